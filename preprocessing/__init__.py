@@ -1,0 +1,1 @@
+"""Raw WOMD records (or the simulator's) to shards."""

@@ -1,0 +1,1 @@
+"""A simulator that writes records as WOMD does."""

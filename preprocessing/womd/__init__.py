@@ -1,0 +1,1 @@
+"""WOMD's own formats: TFRecord, protos, range images."""

@@ -1,0 +1,1 @@
+"""The prune/grow engine for dynamic sparse training."""
