@@ -10,7 +10,7 @@ import torch
 FUTURE_FIELDS = ("x", "y", "vx", "vy")
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class AgentBatch:
     """C centre agents, each with its A context agents and P nearest polylines (motion_model 1.2).
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class SceneBatch:
     """S scenes padded to A tracks, T steps, P polylines; C centre agents of all scenes in one flat axis.
 

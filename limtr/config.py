@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from limtr.scene import LIDAR_FEATURES, NUM_HISTORY_STEPS
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class ViewConfig:
     """How `limtr.agent_view` turns a SceneBatch into an AgentBatch."""
 

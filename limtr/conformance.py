@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One compared quantity: it agrees if the largest difference is within the tolerance (NaN never is)."""
 

@@ -11,7 +11,7 @@ import torch
 TRAJECTORY_FIELDS = ("x", "y", "log_sigma_x", "log_sigma_y", "rho", "vx", "vy")
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """Modes of C centre agents in their own frames.
 
@@ -24,7 +24,7 @@ class Prediction:
     """(C, K) best first"""
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class ScenePrediction:
     """Modes of the predicted agents of one scenario in world coordinates."""
 

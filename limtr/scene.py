@@ -41,7 +41,7 @@ class SceneError(ValueError):
     """A scene whose fields contradict each other; the message names scenario, field and expectation."""
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class LidarCrops:
     """LiDAR points inside the (grown) box of each track to predict, in the box frame of each history step.
 
@@ -69,7 +69,7 @@ class LidarCrops:
         return self.points_m[start:stop], self.features[start:stop]
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """One scenario.
 
