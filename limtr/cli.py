@@ -33,7 +33,7 @@ VERBS: dict[str, Verb] = {
     "verify crops": Verb("preprocessing.verify_crops", "VerifyCropsConfig", "compare LiDAR crops of predicted tracks"),
     "verify lidar": Verb("preprocessing.verify_lidar", "VerifyLidarConfig", "compare decoded LiDAR points"),
     "verify metrics": Verb("evaluation.verify_metrics", "VerifyMetricsConfig", "compare with Waymo's official metrics"),
-    "doctor": Verb("limtr.doctor", "DoctorConfig", "versions, devices, what is missing and its remedy"),
+    "doctor": Verb("preprocessing.doctor", "DoctorConfig", "versions, devices, what is missing and its remedy"),
 }
 
 

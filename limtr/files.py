@@ -58,7 +58,7 @@ def path_inside(folder: Path, name: str) -> Path:
     Raises:
         ValueError: the name would leave `folder`.
     """
-    candidate = (folder / name).resolve()
-    if not name or "\0" in name or candidate == folder.resolve() or folder.resolve() not in candidate.parents:
+    root = folder.resolve()
+    if not name or "\0" in name or root not in (root / name).resolve().parents:
         raise ValueError(f"{name!r} is not a name inside {folder}: names from data may not leave the output folder")
-    return candidate
+    return (root / name).resolve()

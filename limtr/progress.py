@@ -69,6 +69,8 @@ def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
             last = now
             line(note)
 
-    yield advance
-    if done < total:
-        line("stopped")
+    try:
+        yield advance
+    finally:
+        if done < total:
+            line("stopped")
