@@ -5,7 +5,7 @@ Everything spatial is float32 in the *scene frame*: world axes, translated so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -67,6 +67,19 @@ class LidarCrops:
         start = int(self.count.ravel()[:flat].sum())
         stop = start + int(self.count[agent, frame])
         return self.points_m[start:stop], self.features[start:stop]
+
+    def keep_agents(self, positions: IntArray) -> LidarCrops:
+        """The crops of these agents only, in this order."""
+        stop = np.cumsum(self.count.sum(axis=1))
+        start = stop - self.count.sum(axis=1)
+        rows = np.concatenate([np.arange(start[agent], stop[agent]) for agent in positions] or [np.zeros(0, np.int64)])
+        return replace(
+            self,
+            points_m=self.points_m[rows],
+            features=self.features[rows],
+            count=self.count[positions],
+            count_in_box=self.count_in_box[positions],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +155,15 @@ class Scene:
         """Positions within `tracks_to_predict` whose track is valid at the current step: only these can be centred."""
         valid_now = self.track_valid[self.tracks_to_predict, self.current_step]
         return np.flatnonzero(valid_now).astype(np.int64)
+
+    def keep_targets(self, positions: IntArray) -> Scene:
+        """The scene with only these positions of `tracks_to_predict` (and their LiDAR points) left as targets."""
+        return replace(
+            self,
+            tracks_to_predict=self.tracks_to_predict[positions],
+            difficulty=self.difficulty[positions],
+            lidar=None if self.lidar is None else self.lidar.keep_agents(positions),
+        )
 
     def validate(self) -> Scene:
         """Check shapes, ranges and finiteness; return self so that calls chain."""

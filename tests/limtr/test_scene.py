@@ -68,3 +68,17 @@ def test_lidar_frames_are_cut_from_the_flat_points() -> None:
     cut = [scene.lidar.frame(agent, frame)[0] for agent in range(3) for frame in range(11)]
     assert [len(points) for points in cut] == scene.lidar.count.ravel().tolist()
     np.testing.assert_array_equal(np.concatenate(cut), scene.lidar.points_m)
+
+
+def test_keeping_targets_keeps_their_points_in_order() -> None:
+    scene = tiny_scene()
+    assert scene.lidar is not None
+    kept = scene.keep_targets(np.array([2, 0])).validate()
+    assert kept.lidar is not None
+    assert kept.tracks_to_predict.tolist() == [2, 0]
+    for new, old in ((0, 2), (1, 0)):
+        for frame in range(11):
+            for mine, original in zip(kept.lidar.frame(new, frame), scene.lidar.frame(old, frame), strict=True):
+                np.testing.assert_array_equal(mine, original)
+    nothing = scene.keep_targets(np.zeros(0, np.int64)).validate()
+    assert nothing.predictable().size == 0
