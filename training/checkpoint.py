@@ -1,0 +1,195 @@
+"""Checkpoints of a run: folders that appear whole or not at all, and everything a training needs to go on bit for bit.
+
+Layout: `RUN/checkpoints/step-00001234/` holds `model.safetensors` and `config.json` (what `MotionPredictor.load` reads),
+`training_state.safetensors` (optimizer, random generators, raw weights) and `training_state.json` (position, recipe, data
+fingerprint, licence, metrics). `RUN/checkpoints/latest.txt` and `best.txt` name folders.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from limtr.files import read_json, write_bytes, write_json
+from limtr.predictor import MotionPredictor
+from training.config import Recipe
+
+STATE_TENSORS = "training_state.safetensors"
+STATE_JSON = "training_state.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a training has come."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    epoch: int = 0
+    group: int = 0
+    """Optimizer steps done in this epoch."""
+    elapsed_s: float = 0.0
+    samples: int = 0
+    """Centre agents seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What a checkpoint holds beside the evaluated model."""
+
+    position: Position
+    recipe: dict[str, Any]
+    data_fingerprint: str
+    licence: str
+    metrics: dict[str, float]
+    tensors: dict[str, torch.Tensor]
+    optimizer_groups: list[dict[str, Any]]
+    random_state: dict[str, Any]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The optimizer's state as named tensors and its parameter groups as plain values."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"optimizer/{index}/{name}": value.detach().cpu().contiguous()
+        for index, entry in state["state"].items()
+        for name, value in entry.items()
+    }
+    return tensors, state["param_groups"]
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor], groups: list[dict[str, Any]]
+) -> None:
+    """Put back what `optimizer_tensors` took."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def capture_random_state() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """States of Python's, NumPy's and torch's global generators, as tensors and plain values."""
+    tensors = {"random/torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors |= {f"random/cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    tensors["random/numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    version, internal, gauss = random.getstate()
+    plain = {"numpy": [str(name), int(position), int(has_gauss), float(cached)], "python": [version, list(internal), gauss]}
+    return tensors, plain
+
+
+def restore_random_state(tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
+    """Put back what `capture_random_state` took."""
+    torch.set_rng_state(tensors["random/torch"])
+    cuda = [tensors[key] for key in sorted(tensors) if key.startswith("random/cuda")]
+    if cuda and torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)
+    name, position, has_gauss, cached = plain["numpy"]
+    keys = tensors["random/numpy"].numpy().astype(np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
+    version, internal, gauss = plain["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, run: Path, *, keep: int = 3) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, is {keep}")
+        self.folder = run / "checkpoints"
+        self.keep = keep
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint; None if there is none."""
+        pointer = self.folder / "latest.txt"
+        if not pointer.is_file():
+            return None
+        path = self.folder / Path(pointer.read_text().strip()).name
+        if not (path / STATE_JSON).is_file():
+            raise ValueError(f"{pointer} names {path.name}, which is not there; write the name of another checkpoint into it")
+        return path
+
+    def save(self, model: MotionPredictor, state: TrainingState, *, best: bool = False) -> Path:
+        """Write a checkpoint of `model` (the weights to evaluate) and `state`, name it the latest, drop old ones.
+
+        Raises:
+            OSError: as the file system says it; the checkpoints there were stay as they are.
+        """
+        name = f"step-{state.position.step:08d}"
+        final, temporary = self.folder / name, self.folder / f".{name}.tmp.{os.getpid()}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            model.save(temporary)
+            save_file(state.tensors, temporary / STATE_TENSORS)
+            content = {key: value for key, value in asdict(replace(state, tensors={})).items() if key != "tensors"}
+            write_json(temporary / STATE_JSON, content)
+            for file in temporary.iterdir():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        write_bytes(self.folder / "latest.txt", f"{name}\n".encode())
+        if best:
+            write_bytes(self.folder / "best.txt", f"{name}\n".encode())
+        self._drop_old()
+        return final
+
+    def _drop_old(self) -> None:
+        pointer = self.folder / "best.txt"
+        best = pointer.read_text().strip() if pointer.is_file() else ""
+        for path in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            if path.name != best:
+                shutil.rmtree(path)
+
+    @staticmethod
+    def load_state(path: Path) -> TrainingState:
+        """The training state in a checkpoint folder.
+
+        Raises:
+            ValueError: the folder holds no readable training state.
+        """
+        try:
+            content = read_json(path / STATE_JSON)
+            tensors = load_file(path / STATE_TENSORS)
+            position = Position(**content.pop("position"))
+            return TrainingState(position=position, tensors=tensors, **content)
+        except (OSError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is no training checkpoint ({error}); it needs {STATE_JSON} and {STATE_TENSORS}") from error
+
+
+def require_same(state: TrainingState, recipe: Recipe, data_fingerprint: str, path: Path) -> None:
+    """Refuse to go on under another recipe or with other data.
+
+    Raises:
+        ValueError: names every setting that differs.
+    """
+    now = read_plain(recipe)
+    differing = [f"{key}: was {state.recipe.get(key)}, is {value}" for key, value in now.items() if state.recipe.get(key) != value]
+    if state.data_fingerprint != data_fingerprint:
+        differing.append(f"data: was {state.data_fingerprint}, is {data_fingerprint}")
+    if differing:
+        raise ValueError(f"{path} was trained differently ({'; '.join(differing)}); use the same options or another --out")
+
+
+def read_plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON holds it (tuples as lists)."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}

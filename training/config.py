@@ -1,0 +1,164 @@
+"""What a training does: the options of `limtr train` and the recipe they resolve to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from limtr.scene import ObjectType
+from training.schedules import ScheduleName
+
+PresetName = Literal["tiny", "mtr", "limtr"]
+ClassName = Literal["vehicle", "pedestrian", "cyclist"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A resolved training recipe; it is saved with every checkpoint and must be the same on resume."""
+
+    preset: PresetName
+    epochs: int | None
+    """Passes over the training split; None if `steps` or `minutes` alone set the length."""
+    steps: int | None
+    minutes: float | None
+    batch_size: int
+    accumulate: int
+    learning_rate: float
+    weight_decay: float
+    schedule: ScheduleName
+    clip_norm: float
+    ema_decay: float | None
+    precision: Precision
+    fraction: float
+    classes: tuple[ClassName, ...]
+    max_distance_m: float | None
+    lidar: bool
+    drop_map: float
+    drop_vehicles: float
+    seed: int
+    validate_every: int
+    validation_scenes: int | None
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        positive = ("epochs", "steps", "minutes", "batch_size", "accumulate", "learning_rate", "clip_norm", "max_distance_m",
+                    "validation_scenes")  # fmt: skip
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, is {value}")
+        for name in ("weight_decay", "seed", "validate_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, is {getattr(self, name)}")
+        if self.epochs is None and self.steps is None and self.minutes is None:
+            raise ValueError("one of epochs, steps and minutes must be set, else the training has no end")
+        if not 0.0 < self.fraction <= 1.0:
+            raise ValueError(f"fraction must be above 0 and at most 1, is {self.fraction}")
+        if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay must be between 0 and 1, is {self.ema_decay}")
+        for name in ("drop_map", "drop_vehicles"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be at least 0 and below 1, is {getattr(self, name)}")
+        if not self.classes:
+            raise ValueError("classes must name at least one of vehicle, pedestrian, cyclist")
+
+    @property
+    def object_types(self) -> tuple[ObjectType, ...]:
+        """`classes` as WOMD types."""
+        return tuple(ObjectType[name.upper()] for name in self.classes)
+
+
+_COMMON: dict[str, Any] = {
+    "steps": None, "minutes": None, "accumulate": 1, "weight_decay": 0.01, "clip_norm": 1000.0, "ema_decay": None,
+    "precision": "fp32", "fraction": 1.0, "classes": ("vehicle", "pedestrian", "cyclist"), "max_distance_m": None,
+    "drop_map": 0.0, "drop_vehicles": 0.0, "seed": 0, "validate_every": 1, "validation_scenes": None,
+}  # fmt: skip
+PRESETS: dict[PresetName, dict[str, Any]] = {
+    # The published recipes: MTR on 8 GPUs x 10 scenes, LiMTR (lidar_full) 4 scenes x accumulation 4 on each GPU.
+    "mtr": {**_COMMON, "epochs": 30, "batch_size": 80, "learning_rate": 1e-4, "schedule": "mtr", "lidar": False},
+    "limtr": {**_COMMON, "epochs": 60, "batch_size": 4, "accumulate": 16, "learning_rate": 3e-4, "schedule": "warmup-linear",
+              "lidar": True},
+    "tiny": {**_COMMON, "epochs": 30, "batch_size": 4, "learning_rate": 1e-3, "schedule": "cosine", "lidar": True,
+             "clip_norm": 100.0, "validate_every": 10},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Options of `limtr train`. What is left out is the preset's."""
+
+    data: Path
+    """Folder of the preprocessed dataset (what `limtr preprocess --out` wrote)."""
+    out: Path
+    """Folder of the run: checkpoints, logs, report."""
+    preset: PresetName = "tiny"
+    """Model and recipe."""
+    epochs: int | None = None
+    """Passes over the training split."""
+    steps: int | None = None
+    """Optimizer steps; the training ends at whichever of epochs, steps and minutes comes first."""
+    minutes: float | None = None
+    """Time budget. Alone it sets the length; the schedule then follows the larger of the step and the time share."""
+    batch_size: int | None = None
+    """Scenes per batch."""
+    accumulate: int | None = None
+    """Batches per optimizer step; each counts alike."""
+    learning_rate: float | None = None
+    """Largest learning rate."""
+    weight_decay: float | None = None
+    """AdamW's decoupled weight decay."""
+    schedule: ScheduleName | None = None
+    """Learning-rate schedule."""
+    clip_norm: float | None = None
+    """Largest gradient norm."""
+    ema_decay: float | None = None
+    """Decay of an exponential moving average of the weights, for example 0.999; the average is what is evaluated and saved."""
+    precision: Precision | None = None
+    """Arithmetic of the forward pass; bf16 by default on CUDA, fp32 elsewhere."""
+    fraction: float | None = None
+    """Share of the training scenes to use, spread evenly."""
+    classes: tuple[ClassName, ...] | None = None
+    """Train on targets of these classes only."""
+    max_distance_m: float | None = None
+    """Train on targets at most this far from the recording vehicle at the current step, in metres."""
+    lidar: bool | None = None
+    """Use LiDAR points (--no-lidar trains the same model without)."""
+    drop_map: float | None = None
+    """Share of centre agents whose whole map is hidden in training."""
+    drop_vehicles: float | None = None
+    """Share of vehicle targets that are left out in training, to balance the classes."""
+    seed: int | None = None
+    """Seed of the weights, the order of the scenes and dropout."""
+    validate_every: int | None = None
+    """Epochs between validations; 0 for none but the last."""
+    validation_scenes: int | None = None
+    """At most so many validation scenes while training."""
+    init_from: Path | None = None
+    """Start from these weights (a run, a checkpoint, or a reference MTR or LiMTR file); tensors that do not fit are named."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    workers: int = 0
+    """Loader processes; 0 reads in the training process."""
+    cache_gib: float = 2.0
+    """Decoded scenes kept in memory by the training process (with --workers 0), in GiB."""
+    keep: int = 3
+    """Checkpoints to keep beside the best one."""
+    licence: str = "unspecified: name the licence of the training data with --licence"
+    """Licence of the data; written into every checkpoint."""
+
+    def recipe(self, *, on_cuda: bool) -> Recipe:
+        """The preset's recipe with the given options in its place."""
+        values = {"preset": self.preset, **PRESETS[self.preset]}
+        if on_cuda:
+            values["precision"] = "bf16"
+        if self.epochs is None and (self.steps is not None or self.minutes is not None):
+            values["epochs"] = None
+        for field in fields(Recipe):
+            chosen = getattr(self, field.name)
+            if chosen is not None:
+                values[field.name] = chosen
+        return Recipe(**values)
