@@ -173,7 +173,9 @@ class CheckpointStore:
             position = Position(**content.pop("position"))
             return TrainingState(position=position, tensors=tensors, **content)
         except (OSError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} is no training checkpoint ({error}); it needs {STATE_JSON} and {STATE_TENSORS}") from error
+            raise ValueError(
+                f"{path} is no training checkpoint ({error}); it needs {STATE_JSON} and {STATE_TENSORS}"
+            ) from error
 
 
 def require_same(state: TrainingState, recipe: Recipe, data_fingerprint: str, path: Path) -> None:
@@ -183,7 +185,9 @@ def require_same(state: TrainingState, recipe: Recipe, data_fingerprint: str, pa
         ValueError: names every setting that differs.
     """
     now = read_plain(recipe)
-    differing = [f"{key}: was {state.recipe.get(key)}, is {value}" for key, value in now.items() if state.recipe.get(key) != value]
+    differing = [
+        f"{key}: was {state.recipe.get(key)}, is {value}" for key, value in now.items() if state.recipe.get(key) != value
+    ]
     if state.data_fingerprint != data_fingerprint:
         differing.append(f"data: was {state.data_fingerprint}, is {data_fingerprint}")
     if differing:

@@ -1,0 +1,194 @@
+"""Batches of scenes for training: which scenes and targets, in which order, read by whom."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from limtr.batch import SceneBatch, collate
+from limtr.scene import IntArray, ObjectType, Scene
+
+
+class SceneReader(Protocol):
+    """A random-access collection of scenes, such as `preprocessing.shards.SceneSource`."""
+
+    def __len__(self) -> int:
+        """How many scenes there are."""
+
+    def __getitem__(self, row: int) -> Scene:
+        """One scene."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which targets of which scenes are trained on, and what was left out."""
+
+    rows: tuple[int, ...]
+    """Scenes with at least one kept target."""
+    targets: tuple[tuple[int, ...], ...]
+    """Kept positions of `Scene.tracks_to_predict` for each of `rows`."""
+    types: tuple[tuple[int, ...], ...]
+    """Their `ObjectType` numbers."""
+    scenes_left_out: int
+    targets_left_out: int
+
+    @property
+    def num_targets(self) -> int:
+        """Kept targets in all."""
+        return sum(len(kept) for kept in self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetInfo:
+    """What is asked about the targets of one scene before it is read."""
+
+    positions: tuple[int, ...]
+    """Positions of `Scene.tracks_to_predict` that are valid at the current step."""
+    types: tuple[int, ...]
+    distance_m: tuple[float, ...]
+    """Distance to the recording vehicle at the current step; NaN if there is none."""
+
+
+def target_info(scene: Scene) -> TargetInfo:
+    """Type of and distance to every predictable target."""
+    positions = scene.predictable()
+    tracks = scene.tracks_to_predict[positions]
+    now = scene.track_states[:, scene.current_step, :2]
+    distance = np.full(len(tracks), np.nan)
+    if scene.sdc_track >= 0 and scene.track_valid[scene.sdc_track, scene.current_step]:
+        distance = np.linalg.norm(now[tracks] - now[scene.sdc_track], axis=-1)
+    return TargetInfo(
+        positions=tuple(positions.tolist()), types=tuple(scene.track_type[tracks].tolist()), distance_m=tuple(distance.tolist())
+    )
+
+
+def spread_rows(num_scenes: int, fraction: float) -> list[int]:
+    """Rows of a share of the scenes, spread evenly: the first of every 1/fraction (MTR's "20 % data" is every fifth)."""
+    count = max(round(num_scenes * fraction), min(num_scenes, 1))
+    return [int(row) for row in np.floor(np.arange(count) * (num_scenes / max(count, 1)))]
+
+
+def select(
+    infos: Sequence[TargetInfo], rows: Sequence[int], types: Sequence[ObjectType], max_distance_m: float | None
+) -> Selection:
+    """Keep targets of the given types within the given distance; scenes without any are left out.
+
+    Args:
+        infos: one per row.
+        rows: rows of the scenes.
+        types: types to keep.
+        max_distance_m: a target of unknown distance is left out when this is set.
+    """
+    kept_rows: list[int] = []
+    kept_targets: list[tuple[int, ...]] = []
+    kept_types: list[tuple[int, ...]] = []
+    for row, info in zip(rows, infos, strict=True):
+        chosen = [
+            index
+            for index, (kind, distance) in enumerate(zip(info.types, info.distance_m, strict=True))
+            if kind in types and (max_distance_m is None or distance <= max_distance_m)
+        ]
+        if chosen:
+            kept_rows.append(row)
+            kept_targets.append(tuple(info.positions[index] for index in chosen))
+            kept_types.append(tuple(info.types[index] for index in chosen))
+    total = sum(len(info.positions) for info in infos)
+    return Selection(
+        rows=tuple(kept_rows),
+        targets=tuple(kept_targets),
+        types=tuple(kept_types),
+        scenes_left_out=len(rows) - len(kept_rows),
+        targets_left_out=total - sum(map(len, kept_targets)),
+    )
+
+
+def epoch_order(num_scenes: int, seed: int, epoch: int) -> IntArray:
+    """The order of the scenes in one epoch: a function of seed and epoch alone, so that a resumed run goes on exactly."""
+    return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(num_scenes).astype(np.int64)
+
+
+def epoch_batches(num_scenes: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """One epoch cut into batches; the last may be smaller."""
+    order = epoch_order(num_scenes, seed, epoch).tolist()
+    return [order[start : start + batch_size] for start in range(0, num_scenes, batch_size)]
+
+
+class SelectedScenes(Dataset[Scene]):
+    """The selected scenes with their kept targets; decoded scenes are remembered up to a size.
+
+    Vehicles are dropped per (seed, epoch, scene), which is why `set_epoch` exists.
+    """
+
+    def __init__(
+        self, source: SceneReader, selection: Selection, *, drop_vehicles: float = 0.0, seed: int = 0, cache_bytes: int = 0
+    ) -> None:
+        self.source = source
+        self.selection = selection
+        self.drop_vehicles = drop_vehicles
+        self.seed = seed
+        self.epoch = 0
+        self._cache: OrderedDict[int, Scene] = OrderedDict()
+        self._room = cache_bytes
+
+    def __len__(self) -> int:
+        """How many scenes are selected."""
+        return len(self.selection.rows)
+
+    def __getitem__(self, index: int) -> Scene:
+        """One scene, reduced to its kept targets."""
+        scene = self._cache.get(index)
+        if scene is None:
+            kept = np.array(self.selection.targets[index], dtype=np.int64)
+            scene = self.source[self.selection.rows[index]].keep_targets(kept)
+            size = scene_bytes(scene)
+            if size <= self._room:
+                self._cache[index] = scene
+                self._room -= size
+        return self._without_dropped_vehicles(scene, index) if self.drop_vehicles else scene
+
+    def _without_dropped_vehicles(self, scene: Scene, index: int) -> Scene:
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, index, 1]))
+        is_vehicle = np.array(self.selection.types[index]) == ObjectType.VEHICLE
+        kept = np.flatnonzero(~(is_vehicle & (rng.random(len(is_vehicle)) < self.drop_vehicles)))
+        return scene.keep_targets(kept.astype(np.int64))
+
+
+def scene_bytes(scene: Scene) -> int:
+    """Memory of a scene's arrays."""
+    arrays = [value for value in vars(scene).values() if isinstance(value, np.ndarray)]
+    if scene.lidar is not None:
+        arrays += [value for value in vars(scene.lidar).values() if isinstance(value, np.ndarray)]
+    return sum(array.nbytes for array in arrays)
+
+
+class _Collate:
+    """`collate` with its option bound; a class because loader processes need to pickle it."""
+
+    def __init__(self, num_lidar_points: int | None) -> None:
+        self.num_lidar_points = num_lidar_points
+
+    def __call__(self, scenes: list[Scene]) -> SceneBatch:
+        return collate(scenes, num_lidar_points=self.num_lidar_points)
+
+
+def load_batches(
+    scenes: SelectedScenes, batches: Sequence[Sequence[int]], *, num_lidar_points: int | None, workers: int, pin_memory: bool
+) -> Iterator[SceneBatch]:
+    """Read batches in order, in this process or in `workers` others.
+
+    Other processes start by forkserver: the reader's library has threads, which a forked child would not survive.
+    """
+    loader: DataLoader[Scene] = DataLoader(
+        scenes,
+        batch_sampler=[list(batch) for batch in batches],
+        collate_fn=_Collate(num_lidar_points),
+        num_workers=workers,
+        multiprocessing_context="forkserver" if workers else None,
+        pin_memory=pin_memory,
+    )
+    yield from loader

@@ -1,0 +1,185 @@
+"""A training session: a `Trainer` with its run folder - checkpoints, logs, validation, progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from limtr.progress import Advance, progress
+from training.checkpoint import (
+    CheckpointStore,
+    TrainingState,
+    capture_random_state,
+    optimizer_tensors,
+    read_plain,
+    require_same,
+    restore_optimizer,
+    restore_random_state,
+)
+from training.ema import copy_named
+from training.log import TrainingLog
+from training.loop import Trainer
+
+LOG_EVERY_STEPS = 10
+CHECKPOINT_EVERY_S = 300.0
+
+Validate = Callable[[], Mapping[str, float]]
+"""Metrics of the model as it is; `minADE` (metres) decides which checkpoint is the best."""
+
+
+class Session:
+    """Runs a trainer and keeps its run folder.
+
+    Args:
+        trainer: what trains.
+        run: the run folder.
+        validate: metrics of the trainer's model (already carrying the averaged weights where there are any).
+        data_fingerprint: of the training data, for resume.
+        licence: of the training data, goes into every checkpoint.
+        keep: checkpoints to keep beside the best.
+    """
+
+    def __init__(
+        self, trainer: Trainer, run: Path, *, validate: Validate, data_fingerprint: str, licence: str, keep: int = 3
+    ) -> None:
+        self.trainer = trainer
+        self.run_folder = run
+        self.validate = validate
+        self.data_fingerprint = data_fingerprint
+        self.licence = licence
+        self.store = CheckpointStore(run, keep=keep)
+        self.metrics: dict[str, float] = {}
+        self.best = float("inf")
+        self.last_train: dict[str, float] = {}
+        self.first_train: dict[str, float] = {}
+        self._shown_s = 0
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint of the same recipe and data.
+
+        Raises:
+            ValueError: the recipe or the data differ, or the folder holds no training state.
+        """
+        trainer = self.trainer
+        state = CheckpointStore.load_state(path)
+        require_same(state, trainer.recipe, self.data_fingerprint, path)
+        copy_named(dict(trainer.model.named_parameters()), state.tensors, "weight/")
+        copy_named(dict(trainer.model.named_buffers()), state.tensors, "buffer/")
+        if trainer.average is not None:
+            copy_named(trainer.average.average, state.tensors, "average/")
+        restore_optimizer(trainer.optimizer, state.tensors, state.optimizer_groups)
+        restore_random_state(state.tensors, state.random_state)
+        trainer.position = state.position
+        self.metrics = dict(state.metrics)
+        self.best = float(state.metrics.get("best_minADE", float("inf")))
+
+    def run(self) -> None:
+        """Train to the recipe's end or an interrupt; either way the newest checkpoint is of the last step."""
+        trainer = self.trainer
+        start = trainer.position
+        self._shown_s = int(start.elapsed_s)
+        total = trainer.length.total_steps(start, trainer.steps_per_epoch)
+        with TrainingLog(self.run_folder, keep_until_step=start.step) as log, _bar(trainer, total) as advance:
+            saved_at = time.monotonic()
+
+            def on_step(numbers: Mapping[str, float]) -> None:
+                nonlocal saved_at
+                self.first_train = self.first_train or dict(numbers)
+                self.last_train = dict(numbers)
+                step = trainer.position.step
+                if step % LOG_EVERY_STEPS == 0 or step == 1:
+                    log.write(step, "train", {"epoch": float(trainer.position.epoch), **numbers})
+                seconds = int(trainer.position.elapsed_s) - self._shown_s
+                self._shown_s += seconds
+                advance(
+                    seconds if trainer.length.by_time else 1,
+                    f"step {step}, epoch {trainer.position.epoch + 1}, loss {numbers['loss']:.2f}",
+                )
+                if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                    self.save()
+                    saved_at = time.monotonic()
+
+            def on_epoch() -> None:
+                every = trainer.recipe.validate_every
+                if every and trainer.position.epoch % every == 0 and not trainer.finished:
+                    self._validate_and_save(log)
+
+            trainer.run(on_step=on_step, on_epoch=on_epoch)
+            if trainer.interrupt.requested:
+                self.save()
+            elif start != trainer.position or not self.metrics:
+                self._validate_and_save(log)
+
+    def _validate_and_save(self, log: TrainingLog) -> None:
+        with self._evaluated_weights():
+            metrics = dict(self.validate())
+        log.write(self.trainer.position.step, "validation", metrics)
+        quality = metrics.get("minADE", float("nan"))
+        is_best = quality < self.best
+        self.best = quality if is_best else self.best
+        self.metrics = {**metrics, "best_minADE": self.best} if math.isfinite(self.best) else metrics
+        self.save(best=is_best)
+
+    def _evaluated_weights(self) -> AbstractContextManager[None]:
+        average = self.trainer.average
+        return nullcontext() if average is None else average.swapped_into(self.trainer.model)
+
+    def save(self, *, best: bool = False) -> Path:
+        """Write a checkpoint of this moment."""
+        trainer = self.trainer
+        tensors, groups = optimizer_tensors(trainer.optimizer)
+        random_tensors, random_plain = capture_random_state()
+        tensors |= random_tensors
+        tensors |= {f"weight/{name}": _stored(value) for name, value in trainer.model.named_parameters()}
+        tensors |= {f"buffer/{name}": _stored(value) for name, value in trainer.model.named_buffers()}
+        if trainer.average is not None:
+            tensors |= {f"average/{name}": _stored(value) for name, value in trainer.average.average.items()}
+        state = TrainingState(
+            position=trainer.position,
+            recipe=read_plain(trainer.recipe),
+            data_fingerprint=self.data_fingerprint,
+            licence=self.licence,
+            metrics={key: value for key, value in self.metrics.items() if math.isfinite(value)},
+            tensors=tensors,
+            optimizer_groups=groups,
+            random_state=random_plain,
+        )
+        with self._evaluated_weights():
+            return self.store.save(trainer.model, state, best=best)
+
+    def summary(self) -> dict[str, object]:
+        """What goes into the run's report."""
+        trainer = self.trainer
+        return {
+            "position": asdict(trainer.position),
+            "parameters": sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad),
+            "scenes": len(trainer.scenes),
+            "targets": trainer.scenes.selection.num_targets,
+            "scenes_left_out": trainer.scenes.selection.scenes_left_out,
+            "targets_left_out": trainer.scenes.selection.targets_left_out,
+            "first_step": self.first_train,
+            "last_step": self.last_train,
+            "validation": self.metrics,
+            "data_fingerprint": self.data_fingerprint,
+            "licence": self.licence,
+            "interrupted": trainer.interrupt.requested,
+        }
+
+
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    # A clone, since safetensors refuses tensors that share memory and the weights go on changing.
+    return value.detach().cpu().clone().contiguous()
+
+
+def _bar(trainer: Trainer, total_steps: int) -> AbstractContextManager[Advance]:
+    """Progress in steps, or in seconds where time alone sets the length."""
+    if trainer.length.by_time:
+        assert trainer.length.seconds is not None
+        return progress("training", round(trainer.length.seconds) - int(trainer.position.elapsed_s), "s")
+    return progress("training", total_steps - trainer.position.step, "steps")

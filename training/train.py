@@ -1,0 +1,132 @@
+"""`limtr train`: shards in, a trained predictor out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from evaluation.evaluate import evaluate_model
+from limtr.config import ModelConfig
+from limtr.config import limtr as limtr_preset
+from limtr.config import mtr as mtr_preset
+from limtr.config import tiny as tiny_preset
+from limtr.intentions import load_intentions
+from limtr.predictor import MotionPredictor
+from limtr.progress import progress
+from limtr.run_report import write_report
+from preprocessing.shards import SceneSource, data_fingerprint
+from training.config import Recipe, TrainConfig
+from training.data import SelectedScenes, Selection, select, spread_rows, target_info
+from training.loop import Trainer
+from training.session import Session
+
+INTERRUPTED = 130
+
+
+def model_config(recipe: Recipe) -> ModelConfig:
+    """The preset's model, reading LiDAR or not as the recipe says."""
+    config = {"tiny": tiny_preset, "mtr": mtr_preset, "limtr": limtr_preset}[recipe.preset]()
+    if recipe.lidar == config.view.use_lidar:
+        return config
+    if recipe.lidar:
+        raise ValueError(f"preset {recipe.preset!r} has no LiDAR encoder; use --preset limtr or tiny, or leave --lidar out")
+    return config.without_lidar()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        ValueError: CUDA was asked for and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: no CUDA device here; use --device cpu, or see `limtr doctor`")
+    return device
+
+
+def choose_targets(source: SceneSource, recipe: Recipe) -> Selection:
+    """Which scenes and targets the recipe trains on.
+
+    Raises:
+        ValueError: nothing is left to train on.
+    """
+    rows = spread_rows(len(source), recipe.fraction)
+    infos = []
+    with progress("looking at targets", len(rows), "scenes") as advance:
+        for row in rows:
+            infos.append(target_info(source[row]))
+            advance()
+    selection = select(infos, rows, recipe.object_types, recipe.max_distance_m)
+    print(f"training on {selection.num_targets} targets of {len(selection.rows)} scenes "
+          f"({selection.targets_left_out} targets and {selection.scenes_left_out} of {len(source)} scenes left out)")  # fmt: skip
+    if not selection.rows:
+        raise ValueError(
+            "no training targets are left: widen --classes, --max-distance-m or --fraction, or preprocess more data"
+        )
+    return selection
+
+
+def prepare_run_folder(config: TrainConfig) -> None:
+    """Refuse to mix a new run with an old one.
+
+    Raises:
+        ValueError: `--out` holds a run and `--resume` was not given, or the other way round.
+    """
+    exists = (config.out / "checkpoints" / "latest.txt").exists()
+    if exists and not config.resume:
+        raise ValueError(f"{config.out} already holds a run; go on with --resume or choose another --out")
+    if config.resume and not exists:
+        warnings.warn(f"--resume: {config.out} holds no checkpoint yet, so the training starts anew", stacklevel=2)
+
+
+def build_model(config: TrainConfig, recipe: Recipe) -> MotionPredictor:
+    """A new model with the data's intention points, on `--init-from` weights if given."""
+    torch.manual_seed(recipe.seed)
+    model = MotionPredictor(model_config(recipe))
+    model.set_intentions(load_intentions(config.data))
+    if config.init_from is not None and not config.resume:
+        print(model.initialise_from(config.init_from))
+    return model
+
+
+def run(config: TrainConfig) -> int:
+    """Train; 0 at the recipe's end, 130 if it was interrupted (a checkpoint is left, go on with --resume)."""
+    prepare_run_folder(config)
+    device = choose_device(config.device)
+    recipe = config.recipe(on_cuda=device.type == "cuda")
+    source = SceneSource(config.data, "train")
+    validation = SceneSource(config.data, "validation")
+    fingerprint = data_fingerprint(config.data)
+    model = build_model(config, recipe)
+    scenes = SelectedScenes(
+        source, choose_targets(source, recipe), drop_vehicles=recipe.drop_vehicles, seed=recipe.seed,
+        cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),
+    )  # fmt: skip
+    trainer = Trainer(model, scenes, recipe, device=device, workers=config.workers)
+
+    def validate() -> Mapping[str, float]:
+        return validation_metrics(model, validation, recipe)
+
+    session = Session(
+        trainer, config.out, validate=validate, data_fingerprint=fingerprint, licence=config.licence, keep=config.keep
+    )
+    latest = session.store.latest()
+    if config.resume and latest is not None:
+        session.restore(latest)
+        print(f"going on from {latest} (step {trainer.position.step})")
+    session.run()
+    results = session.summary()
+    write_report(config.out, verb="train", inputs=[config.data], config={"options": config, "recipe": recipe, "model": model.config},
+                 seed=recipe.seed, results=results)  # fmt: skip
+    if trainer.interrupt.requested:
+        print(f"interrupted after step {trainer.position.step}; {session.store.latest()} is whole: go on with --resume")
+        return INTERRUPTED
+    print(f"trained {trainer.position.step} steps on {trainer.position.samples} samples: {config.out}")
+    return 0
