@@ -116,7 +116,8 @@ def read_sidecar(path: Path) -> Sidecar:
 
 def _scene_entry(value: dict[str, Any]) -> SceneEntry:
     # JSON knows no tuples.
-    return SceneEntry(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
+    fields: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    return SceneEntry(**fields)
 
 
 def read_sidecars(data_dir: Path, split: str | None = None) -> list[Sidecar]:
