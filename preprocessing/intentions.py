@@ -61,8 +61,8 @@ def future_ends(scene: Scene) -> dict[ObjectType, FloatArray]:
 def cluster(ends_m: FloatArray, clusters: int, kind: ObjectType, seed: int) -> FloatArray:
     """`clusters` intention points (Q, 2) for the future ends (n, 2) of one class, sorted by x; independent of their order.
 
-    With fewer distinct ends than clusters, the ends themselves are taken and the rest comes from the half disc that the
-    class can reach (`REACH_SPEED_MPS`), each time the place farthest from all points so far; a warning says so.
+    With fewer distinct ends than clusters, the ends themselves are taken and the rest comes from where the class can
+    get (`reachable`), each time the place farthest from all points so far; a warning says so.
     """
     distinct = np.unique(ends_m, axis=0)
     if len(distinct) > clusters:
@@ -79,15 +79,21 @@ def cluster(ends_m: FloatArray, clusters: int, kind: ObjectType, seed: int) -> F
                 stacklevel=2,
             )
         points = spread_out(distinct, reachable(kind, clusters), clusters)
-    return points[np.lexsort((points[:, 1], points[:, 0]))].astype(np.float32)
+    ordered_points: FloatArray = points[np.lexsort((points[:, 1], points[:, 0]))].astype(np.float32)
+    return ordered_points
 
 
 def reachable(kind: ObjectType, least: int) -> FloatArray:
-    """At least four times `least` places (n, 2) on the half disc ahead that the class can reach in the predicted time."""
+    """At least four times `least` places (n, 2) where arcs of constant turn rate, up to a U-turn, bring the class."""
     reach_m = REACH_SPEED_MPS[kind] * NUM_FUTURE_STEPS * STEP_S
-    steps = int(np.ceil(2 * np.sqrt(least))) + 1
-    distance, angle = np.meshgrid(np.linspace(0.0, reach_m, steps + 1)[1:], np.linspace(-np.pi / 2, np.pi / 2, steps))
-    return np.stack([distance * np.cos(angle), distance * np.sin(angle)], axis=-1).reshape(-1, 2).astype(np.float32)
+    steps = 2 * int(np.ceil(np.sqrt(least))) + 1
+    length, turn = np.meshgrid(np.linspace(0.0, reach_m, steps + 1)[1:], np.linspace(-np.pi, np.pi, steps))
+    # sinc(t / pi) is sin(t) / t; the chord of an arc points half its turn to the side.
+    chord = length * np.sinc(turn / (2.0 * np.pi))
+    places: FloatArray = (
+        np.stack([chord * np.cos(turn / 2.0), chord * np.sin(turn / 2.0)], axis=-1).reshape(-1, 2).astype(np.float32)
+    )
+    return places
 
 
 def spread_out(points: FloatArray, candidates: FloatArray, number: int) -> FloatArray:
@@ -123,8 +129,9 @@ def run(config: IntentionsConfig) -> int:
     )
     print(f"{config.clusters} intention points per class from {len(source)} scenes -> {file}")
     for kind, array in points.items():
+        low, high = array.min(axis=0), array.max(axis=0)
         print(
-            f"  {kind.name.lower():<10} {samples[kind]:>8} future ends   x {array[:, 0].min():7.1f} .. {array[:, 0].max():6.1f} m"
-            f"   y {array[:, 1].min():7.1f} .. {array[:, 1].max():6.1f} m"
+            f"  {kind.name.lower():<10} {samples[kind]:>8} future ends   x {low[0]:7.1f} .. {high[0]:6.1f} m"
+            f"   y {low[1]:7.1f} .. {high[1]:6.1f} m"
         )
     return 0
