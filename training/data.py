@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from limtr.batch import SceneBatch, collate
 from limtr.scene import IntArray, ObjectType, Scene
+from preprocessing.shards import SceneEntry
 
 
 class SceneReader(Protocol):
@@ -43,30 +44,6 @@ class Selection:
         return sum(len(kept) for kept in self.targets)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TargetInfo:
-    """What is asked about the targets of one scene before it is read."""
-
-    positions: tuple[int, ...]
-    """Positions of `Scene.tracks_to_predict` that are valid at the current step."""
-    types: tuple[int, ...]
-    distance_m: tuple[float, ...]
-    """Distance to the recording vehicle at the current step; NaN if there is none."""
-
-
-def target_info(scene: Scene) -> TargetInfo:
-    """Type of and distance to every predictable target."""
-    positions = scene.predictable()
-    tracks = scene.tracks_to_predict[positions]
-    now = scene.track_states[:, scene.current_step, :2]
-    distance = np.full(len(tracks), np.nan)
-    if scene.sdc_track >= 0 and scene.track_valid[scene.sdc_track, scene.current_step]:
-        distance = np.linalg.norm(now[tracks] - now[scene.sdc_track], axis=-1)
-    return TargetInfo(
-        positions=tuple(positions.tolist()), types=tuple(scene.track_type[tracks].tolist()), distance_m=tuple(distance.tolist())
-    )
-
-
 def spread_rows(num_scenes: int, fraction: float) -> list[int]:
     """Rows of a share of the scenes, spread evenly: the first of every 1/fraction (MTR's "20 % data" is every fifth)."""
     count = max(round(num_scenes * fraction), min(num_scenes, 1))
@@ -74,30 +51,34 @@ def spread_rows(num_scenes: int, fraction: float) -> list[int]:
 
 
 def select(
-    infos: Sequence[TargetInfo], rows: Sequence[int], types: Sequence[ObjectType], max_distance_m: float | None
+    index: Sequence[SceneEntry], rows: Sequence[int], types: Sequence[ObjectType], max_distance_m: float | None
 ) -> Selection:
-    """Keep targets of the given types within the given distance; scenes without any are left out.
+    """Keep predictable targets of the given types within the given distance; scenes without any are left out.
 
     Args:
-        infos: one per row.
-        rows: rows of the scenes.
+        index: the split's scene index.
+        rows: rows of the scenes to choose from.
         types: types to keep.
-        max_distance_m: a target of unknown distance is left out when this is set.
+        max_distance_m: distance to the recording vehicle; a target of unknown distance is left out when this is set.
     """
     kept_rows: list[int] = []
     kept_targets: list[tuple[int, ...]] = []
     kept_types: list[tuple[int, ...]] = []
-    for row, info in zip(rows, infos, strict=True):
+    total = 0
+    for row in rows:
+        entry = index[row]
+        total += len(entry.target_types)
         chosen = [
-            index
-            for index, (kind, distance) in enumerate(zip(info.types, info.distance_m, strict=True))
-            if kind in types and (max_distance_m is None or distance <= max_distance_m)
+            position
+            for position, (kind, valid, distance) in enumerate(
+                zip(entry.target_types, entry.target_valid, entry.target_distance_m, strict=True)
+            )
+            if valid and kind in types and (max_distance_m is None or (distance is not None and distance <= max_distance_m))
         ]
         if chosen:
             kept_rows.append(row)
-            kept_targets.append(tuple(info.positions[index] for index in chosen))
-            kept_types.append(tuple(info.types[index] for index in chosen))
-    total = sum(len(info.positions) for info in infos)
+            kept_targets.append(tuple(chosen))
+            kept_types.append(tuple(entry.target_types[position] for position in chosen))
     return Selection(
         rows=tuple(kept_rows),
         targets=tuple(kept_targets),

@@ -99,7 +99,7 @@ class Session:
                 self._shown_s += seconds
                 advance(
                     seconds if trainer.length.by_time else 1,
-                    f"step {step}, epoch {trainer.position.epoch + 1}, loss {numbers['loss']:.2f}",
+                    f"step {step}, epoch {trainer.position.epoch + 1}, loss {numbers.get('loss', math.nan):.2f}",
                 )
                 if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                     self.save()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -16,11 +14,10 @@ from limtr.config import mtr as mtr_preset
 from limtr.config import tiny as tiny_preset
 from limtr.intentions import load_intentions
 from limtr.predictor import MotionPredictor
-from limtr.progress import progress
 from limtr.run_report import write_report
-from preprocessing.shards import SceneSource, data_fingerprint
+from preprocessing.shards import SceneSource, data_fingerprint, scene_index
 from training.config import Recipe, TrainConfig
-from training.data import SelectedScenes, Selection, select, spread_rows, target_info
+from training.data import SelectedScenes, Selection, select, spread_rows
 from training.loop import Trainer
 from training.session import Session
 
@@ -57,15 +54,14 @@ def choose_targets(source: SceneSource, recipe: Recipe) -> Selection:
     Raises:
         ValueError: nothing is left to train on.
     """
-    rows = spread_rows(len(source), recipe.fraction)
-    infos = []
-    with progress("looking at targets", len(rows), "scenes") as advance:
-        for row in rows:
-            infos.append(target_info(source[row]))
-            advance()
-    selection = select(infos, rows, recipe.object_types, recipe.max_distance_m)
-    print(f"training on {selection.num_targets} targets of {len(selection.rows)} scenes "
-          f"({selection.targets_left_out} targets and {selection.scenes_left_out} of {len(source)} scenes left out)")  # fmt: skip
+    index = scene_index(source.data_dir, source.split)
+    if len(index) != len(source):
+        raise ValueError(f"{source.data_dir}: {len(index)} scenes in sidecars/, {len(source)} in the shards; copy all files")
+    selection = select(index, spread_rows(len(index), recipe.fraction), recipe.object_types, recipe.max_distance_m)
+    print(
+        f"training on {selection.num_targets} targets of {len(selection.rows)} scenes"
+        f" ({selection.targets_left_out} targets and {len(index) - len(selection.rows)} of {len(index)} scenes left out)"
+    )
     if not selection.rows:
         raise ValueError(
             "no training targets are left: widen --classes, --max-distance-m or --fraction, or preprocess more data"
@@ -122,9 +118,8 @@ def run(config: TrainConfig) -> int:
         session.restore(latest)
         print(f"going on from {latest} (step {trainer.position.step})")
     session.run()
-    results = session.summary()
-    write_report(config.out, verb="train", inputs=[config.data], config={"options": config, "recipe": recipe, "model": model.config},
-                 seed=recipe.seed, results=results)  # fmt: skip
+    resolved = {"options": config, "recipe": recipe, "model": model.config}
+    write_report(config.out, verb="train", inputs=[config.data], config=resolved, seed=recipe.seed, results=session.summary())
     if trainer.interrupt.requested:
         print(f"interrupted after step {trainer.position.step}; {session.store.latest()} is whole: go on with --resume")
         return INTERRUPTED

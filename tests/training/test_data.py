@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limtr.scene import ObjectType
+from preprocessing.shards import scene_entry
+from tests.builders import tiny_scene
+from training.data import SelectedScenes, epoch_batches, scene_bytes, select, spread_rows
+
+SCENES = [tiny_scene(seed, num_tracks=6, num_targets=4) for seed in range(5)]
+INDEX = [scene_entry(scene, row) for row, scene in enumerate(SCENES)]
+ALL = (ObjectType.VEHICLE, ObjectType.PEDESTRIAN, ObjectType.CYCLIST)
+
+
+@pytest.mark.parametrize(
+    ("number", "fraction", "rows"),
+    [(10, 0.2, [0, 5]), (10, 1.0, list(range(10))), (3, 0.01, [0]), (0, 0.5, []), (7, 0.5, [0, 1, 3, 5])],
+)
+def test_a_fraction_of_the_scenes_is_spread_evenly(number: int, fraction: float, rows: list[int]) -> None:
+    assert spread_rows(number, fraction) == rows
+
+
+def test_a_class_subset_counts_what_it_leaves_out() -> None:
+    chosen = select(INDEX, range(5), (ObjectType.CYCLIST,), None)
+    assert chosen.num_targets == 5  # one cyclist among the four targets of each scene
+    assert (chosen.targets_left_out, chosen.scenes_left_out) == (15, 0)
+    assert {kind for kinds in chosen.types for kind in kinds} == {ObjectType.CYCLIST}
+
+
+def test_a_distance_subset_keeps_the_near_targets_only() -> None:
+    limit = 30.0
+    chosen = select(INDEX, range(5), ALL, limit)
+    expected = sum(distance is not None and distance <= limit for entry in INDEX for distance in entry.target_distance_m)
+    assert 0 < chosen.num_targets == expected < 20
+    unknown = [replace(entry, target_distance_m=(None,) * 4) for entry in INDEX]
+    assert select(unknown, range(5), ALL, limit).rows == ()
+
+
+def test_targets_that_are_invalid_now_are_not_selected() -> None:
+    spoilt = [replace(entry, target_valid=(False, True, True, True)) for entry in INDEX]
+    assert all(0 not in kept for kept in select(spoilt, range(5), ALL, None).targets)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 99), st.integers(0, 9))
+def test_an_epoch_visits_every_scene_once_in_an_order_of_its_own(number: int, size: int, seed: int, epoch: int) -> None:
+    batches = epoch_batches(number, size, seed, epoch)
+    assert sorted(row for batch in batches for row in batch) == list(range(number))
+    assert batches == epoch_batches(number, size, seed, epoch)
+    assert all(len(batch) == size for batch in batches[:-1])
+    if number > 20:
+        assert batches != epoch_batches(number, size, seed, epoch + 1)
+
+
+def test_selected_scenes_hold_the_kept_targets_only_and_remember_within_bounds() -> None:
+    chosen = select(INDEX, range(5), (ObjectType.PEDESTRIAN,), None)
+    reads: list[int] = []
+
+    class Reader:
+        def __len__(self) -> int:
+            return len(SCENES)
+
+        def __getitem__(self, row: int):  # type: ignore[no-untyped-def]
+            reads.append(row)
+            return SCENES[row]
+
+    one = scene_bytes(SCENES[0].keep_targets(np.array([1])))
+    scenes = SelectedScenes(Reader(), chosen, cache_bytes=int(one * 1.5))
+    for _ in range(2):
+        for index in range(len(scenes)):
+            scene = scenes[index]
+            assert (scene.track_type[scene.tracks_to_predict] == ObjectType.PEDESTRIAN).all()
+    assert len(reads) == 2 * 5 - 1  # one of the five fitted into the memory
+
+
+def test_dropped_vehicles_change_with_the_epoch_but_not_with_the_reading() -> None:
+    chosen = select(INDEX, range(5), ALL, None)
+    scenes = SelectedScenes(SCENES, chosen, drop_vehicles=0.5, seed=3)
+
+    def types() -> list[list[int]]:
+        return [scene.track_type[scene.tracks_to_predict].tolist() for scene in (scenes[index] for index in range(5))]
+
+    first = types()
+    assert types() == first
+    others = {tuple(map(tuple, first))}
+    for epoch in range(1, 4):
+        scenes.epoch = epoch
+        others.add(tuple(map(tuple, types())))
+        assert all(kinds.count(2) == 1 and kinds.count(3) == 1 for kinds in types())
+    assert len(others) > 1
