@@ -32,7 +32,7 @@ MAX_SHARDS = 99_999
 _SIDECAR_NAME = re.compile(rf"{DATASET_NAME}-(?P<split>[a-z]+)-(?P<index>\d{{5}})\.json")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SceneEntry:
     """One scene in the index: what a training needs to choose scenes without reading them."""
 
@@ -77,11 +77,6 @@ class Sidecar:
         """File name of the shard."""
         return shard_name(self.split, self.index)
 
-    @property
-    def path_name(self) -> str:
-        """File name of this sidecar."""
-        return f"{DATASET_NAME}-{self.split}-{self.index:05d}.json"
-
 
 def shard_name(split: str, index: int) -> str:
     """File name of a shard: no number of shards in it, so that a partial download can grow."""
@@ -93,9 +88,14 @@ def sidecar_folder(data_dir: Path) -> Path:
     return data_dir / "sidecars"
 
 
+def sidecar_path(data_dir: Path, split: str, index: int) -> Path:
+    """Where the sidecar of a shard lies."""
+    return sidecar_folder(data_dir) / f"{DATASET_NAME}-{split}-{index:05d}.json"
+
+
 def write_sidecar(data_dir: Path, sidecar: Sidecar) -> None:
     """Declare the shard done, in one step."""
-    write_json(sidecar_folder(data_dir) / sidecar.path_name, asdict(sidecar))
+    write_json(sidecar_path(data_dir, sidecar.split, sidecar.index), asdict(sidecar))
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -205,3 +205,14 @@ def remove_unfinished(data_dir: Path, finished: Iterable[Sidecar]) -> list[Path]
         shutil.rmtree(folder)
         stale.append(folder)
     return stale
+
+
+def remove_dataset(data_dir: Path) -> int:
+    """Delete shards, sidecars and metadata of a dataset, and nothing else that lies there; returns how many files."""
+    # Sidecars first: a shard without one counts as unfinished, so that an interruption here does no harm.
+    doomed = list(sidecar_folder(data_dir).glob(f"{DATASET_NAME}-*.json"))
+    doomed += [data_dir / name for name in ("dataset_info.json", "features.json") if (data_dir / name).exists()]
+    doomed += data_dir.glob(f"{DATASET_NAME}-*.array_record-*")
+    for path in doomed:
+        path.unlink()
+    return len(doomed)
