@@ -1,6 +1,7 @@
 """The shard record: a Scene as TFDS features and back, and as the bytes of one array_record entry.
 
-Only valid states and every map point once are stored. Everything is exact except the LiDAR crops, whose precision is:
+Only valid states are stored, of those each field only where it changes (parked cars, constant sizes), every map point once,
+and every traffic light once with its observations. Everything is exact except the LiDAR crops, whose precision is:
 points 1 mm (stored as int16 multiples of 1 mm, off by at most 0.5 mm; a box that reaches beyond 32 m coarsens the unit of
 its scene), range 2 mm (uint16 up to 131 m, coarser beyond), intensity and elongation float16 (relative 2**-11, clipped to
 +-65504 so that nothing becomes infinite).
@@ -28,7 +29,8 @@ FIELDS: dict[str, tuple[tuple[int | None, ...], type[np.generic], str]] = {
     "track_id": ((None,), np.int64, "(A,) object ids"),
     "track_type": ((None,), np.uint8, "(A,) 0 unset, 1 vehicle, 2 pedestrian, 3 cyclist, 4 other"),
     "track_valid": ((None,), np.uint8, "validity of tracks x steps row by row, eight to a byte, high bit first"),
-    "valid_states": ((None, len(STATE_FIELDS)), np.float32, "valid states in that order: " + ", ".join(STATE_FIELDS)),
+    "state_changes": ((None,), np.uint8, "bits, field by field, for the valid states in that order: 1 next value, 0 as before"),
+    "state_values": ((None,), np.float32, "the values, field by field: " + ", ".join(STATE_FIELDS)),
     "tracks_to_predict": ((None,), np.int32, "(C,) rows"),
     "difficulty": ((None,), np.uint8, "(C,) 0 none, 1 level 1, 2 level 2"),
     "objects_of_interest": ((None,), np.int64, "object ids of the interactive group"),
@@ -38,9 +40,10 @@ FIELDS: dict[str, tuple[tuple[int | None, ...], type[np.generic], str]] = {
     "feature_id": ((None,), np.int64, "(E,) ids of the record"),
     "polyline_length": ((None,), np.uint8, "(P,) points (1..20) of each polyline cut from the map points"),
     "signal_step": ((None,), np.uint16, "(G,) time step of each traffic-light observation"),
-    "signal_lane": ((None,), np.int64, "(G,) map feature id of the lane"),
+    "signal_light": ((None,), np.uint16, "(G,) row of the observed light"),
     "signal_state": ((None,), np.uint8, "(G,) TrafficSignalLaneState.State"),
-    "signal_stop_m": ((None, 3), np.float32, "(G, 3) stop point"),
+    "light_lane": ((None,), np.int64, "map feature id of the lane of each light"),
+    "light_stop_m": ((None, 3), np.float32, "stop point of each light"),
     "lidar_points": ((None, 3), np.int16, "(N, 3) multiples of lidar_units_m[0] in the box frame of the step"),
     "lidar_range": ((None,), np.uint16, "(N,) multiples of lidar_units_m[1]"),
     "lidar_intensity": ((None,), np.float16, "(N,)"),
@@ -83,7 +86,8 @@ def scene_to_example(scene: Scene) -> dict[str, Any]:
         "current_step": scene.current_step,
         "sdc_track": scene.sdc_track,
         "track_valid": np.packbits(scene.track_valid.ravel()),
-        "valid_states": scene.track_states[scene.track_valid],
+        **_states_to_example(scene.track_states[scene.track_valid]),
+        **_lights_to_example(scene),
         **_lidar_to_example(scene),
     }
     for name in FIELDS.keys() - example.keys():
@@ -104,10 +108,14 @@ def example_to_scene(example: Mapping[str, Any]) -> Scene:
     bits = np.unpackbits(np.asarray(example["track_valid"]), count=num_tracks * num_steps)
     valid = bits.reshape(num_tracks, num_steps).astype(bool)
     name = scenario_id.decode() if isinstance(scenario_id, bytes) else str(scenario_id)
-    if int(valid.sum()) != len(example["valid_states"]):
-        raise SceneError(f"scenario {name!r}: {len(example['valid_states'])} states stored for {int(valid.sum())} valid steps")
+    values, num_valid = np.asarray(example["state_values"]), int(valid.sum())
+    changes = np.unpackbits(np.asarray(example["state_changes"]), count=len(STATE_FIELDS) * num_valid)
+    if int(changes.sum()) != len(values):
+        raise SceneError(f"scenario {name!r}: {len(values)} state values stored for {int(changes.sum())} changes")
     states = np.zeros((num_tracks, num_steps, len(STATE_FIELDS)), dtype=np.float32)
-    states[valid] = example["valid_states"]
+    # The first valid state of every field counts as a change, so that no field reaches back into the one before.
+    states[valid] = values[np.cumsum(changes) - 1].reshape(len(STATE_FIELDS), num_valid).T
+    lights = np.asarray(example["signal_light"]).astype(np.int64)
 
     def integers(field: str) -> npt.NDArray[np.int64]:
         return np.asarray(example[field]).astype(np.int64)
@@ -134,9 +142,9 @@ def example_to_scene(example: Mapping[str, Any]) -> Scene:
         feature_id=integers("feature_id"),
         polyline_length=integers("polyline_length"),
         signal_step=integers("signal_step"),
-        signal_lane=integers("signal_lane"),
+        signal_lane=integers("light_lane")[lights],
         signal_state=integers("signal_state"),
-        signal_stop_m=floats("signal_stop_m"),
+        signal_stop_m=floats("light_stop_m")[lights],
         lidar=_lidar_from_example(example) if int(example["has_lidar"]) else None,
     ).validate()
 
@@ -167,6 +175,22 @@ def _narrow(scenario_id: str, name: str, value: Any, dtype: np.dtype[Any]) -> np
             found = f"{array.min()}..{array.max()}"
             raise SceneError(f"scenario {scenario_id!r}: field {name} must be within {limits.min}..{limits.max}, has {found}")
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _states_to_example(states: npt.NDArray[np.float32]) -> dict[str, Any]:
+    # Compared bit by bit: what comes back must be what went in, the sign of a zero included.
+    by_field = np.ascontiguousarray(states.T)
+    bits = by_field.view(np.uint32)
+    changes = np.ones(by_field.shape, dtype=bool)
+    changes[:, 1:] = bits[:, 1:] != bits[:, :-1]
+    return {"state_changes": np.packbits(changes), "state_values": by_field[changes]}
+
+
+def _lights_to_example(scene: Scene) -> dict[str, Any]:
+    stop_bits = np.ascontiguousarray(scene.signal_stop_m, dtype=np.float32).view(np.uint32).astype(np.int64)
+    keys = np.concatenate([scene.signal_lane[:, None], stop_bits], axis=1)
+    _, first, light = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return {"signal_light": light.ravel(), "light_lane": scene.signal_lane[first], "light_stop_m": scene.signal_stop_m[first]}
 
 
 def _lidar_to_example(scene: Scene) -> dict[str, Any]:

@@ -62,6 +62,9 @@ class Sidecar:
     index: int
     rows: int
     num_bytes: int
+    """Of the file, which array_record fills up to blocks of 64 KiB."""
+    record_bytes: int
+    """Of the scenes in it."""
     sha256: str
     config_hash: str
     source: str

@@ -48,8 +48,8 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 class ShardWriter:
     """Writes scenes into one shard file: `with ShardWriter(path) as writer: writer.write(scene)`.
 
-    The file appears under its name only when the block ends well, with `rows`, `num_bytes` and `sha256` known then and
-    `entries` the index of its scenes.
+    The file appears under its name only when the block ends well, with `rows`, `record_bytes` (of the scenes), `num_bytes` (of
+    the file) and `sha256` known then and `entries` the index of its scenes.
 
     Raises:
         SceneError: from `write`, for a scene that cannot be stored; the shard goes on without it.
@@ -60,6 +60,7 @@ class ShardWriter:
         self.path = path
         self.entries: list[SceneEntry] = []
         self.num_bytes = 0
+        self.record_bytes = 0
         self.sha256 = ""
         self._file = atomic_path(path)
         self._temporary = path
@@ -81,6 +82,7 @@ class ShardWriter:
         """Append one scene."""
         data = encode_scene(scene)
         self._call("write", data)
+        self.record_bytes += len(data)
         self.entries.append(scene_entry(scene, self.rows))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
