@@ -1,12 +1,30 @@
-"""SceneBatch: scenes padded to common sizes, still in their scene frames."""
+"""SceneBatch: scenes padded to common sizes, still in their scene frames; `collate` makes it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from limtr.polylines import NO_SIGNAL, POLYLINE_FIELDS, polyline_signal, polyline_tensor
+from limtr.scene import (
+    LIDAR_FEATURES,
+    NUM_FUTURE_STEPS,
+    NUM_HISTORY_STEPS,
+    POINTS_PER_POLYLINE,
+    STATE_FIELDS,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    LidarCrops,
+    Scene,
+    SceneError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +70,146 @@ class SceneBatch:
     def num_centers(self) -> int:
         """C."""
         return int(self.center_scene.shape[0])
+
+    def to(self, device: torch.device | str | None = None, *, dtype: torch.dtype | None = None) -> Self:
+        """A copy on `device` (pinned memory goes there asynchronously); floating tensors become `dtype`."""
+        return self._map(
+            lambda value: value.to(
+                device=device, dtype=dtype if value.is_floating_point() else None, non_blocking=value.is_pinned()
+            )
+        )
+
+    def pin_memory(self) -> Self:
+        """A copy in page-locked memory; `torch.utils.data.DataLoader(pin_memory=True)` calls this."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, torch.Tensor):
+                changed[field.name] = change(value)
+        return replace(self, **changed)
+
+
+def collate(scenes: Sequence[Scene], *, num_lidar_points: int | None = 512) -> SceneBatch:
+    """Pad scenes to common sizes; every track to predict that is valid at the current step becomes a centre agent.
+
+    A target that is invalid there has no frame to predict in: it is left out with a warning that names scenario and track.
+    The A and P axes have at least one (masked) place, so that a batch without tracks or map still has these axes; C can be 0.
+
+    Args:
+        scenes: at least one; all with a future (91 steps) or all without (11 steps), with or without map and LiDAR.
+        num_lidar_points: the first so many stored points of every agent-frame (they are stored shuffled); None takes all.
+
+    Raises:
+        SceneError: a scene's steps are not those of the others, or not 11 or 91 with the current step at 10.
+        ValueError: no scenes, or `num_lidar_points` below 1.
+    """
+    if not scenes:
+        raise ValueError("collate needs at least one scene")
+    if num_lidar_points is not None and num_lidar_points < 1:
+        raise ValueError(f"num_lidar_points must be at least 1 or None, is {num_lidar_points}")
+    num_steps = _common_steps(scenes)
+    num_scenes = len(scenes)
+    num_tracks = max(1, *(scene.num_tracks for scene in scenes))
+    num_polylines = max(1, *(scene.polyline_length.shape[0] for scene in scenes))
+
+    states = np.zeros((num_scenes, num_tracks, num_steps, len(STATE_FIELDS)), dtype=np.float32)
+    valid = np.zeros((num_scenes, num_tracks, num_steps), dtype=np.bool_)
+    kind = np.zeros((num_scenes, num_tracks), dtype=np.int64)
+    polylines = np.zeros((num_scenes, num_polylines, POINTS_PER_POLYLINE, len(POLYLINE_FIELDS)), dtype=np.float32)
+    polyline_mask = np.zeros((num_scenes, num_polylines, POINTS_PER_POLYLINE), dtype=np.bool_)
+    signal = np.full((num_scenes, num_polylines), NO_SIGNAL, dtype=np.int64)
+    targets: list[IntArray] = []
+    for row, scene in enumerate(scenes):
+        here = slice(scene.num_tracks)
+        states[row, here], valid[row, here], kind[row, here] = scene.track_states, scene.track_valid, scene.track_type
+        here = slice(scene.polyline_length.shape[0])
+        polylines[row, here], polyline_mask[row, here] = polyline_tensor(scene)
+        signal[row, here] = polyline_signal(scene, scene.current_step)
+        targets.append(_targets(scene))
+
+    rows = [scene.tracks_to_predict[chosen] for scene, chosen in zip(scenes, targets, strict=True)]
+    ids = [scene.track_id[row] for scene, row in zip(scenes, rows, strict=True)]
+    lidar = _padded_lidar([scene.lidar for scene in scenes], targets, num_lidar_points)
+    return SceneBatch(
+        scenario_ids=tuple(scene.scenario_id for scene in scenes),
+        origin_m=np.stack([scene.origin_m for scene in scenes]).astype(np.float64),
+        timestamps_s=torch.from_numpy(np.stack([scene.timestamps_s for scene in scenes]).astype(np.float32)),
+        current_step=scenes[0].current_step,
+        has_future=scenes[0].has_future,
+        track_states=torch.from_numpy(states),
+        track_valid=torch.from_numpy(valid),
+        track_type=torch.from_numpy(kind),
+        sdc_track=torch.tensor([scene.sdc_track for scene in scenes], dtype=torch.int64),
+        polylines=torch.from_numpy(polylines),
+        polyline_mask=torch.from_numpy(polyline_mask),
+        polyline_signal=torch.from_numpy(signal),
+        center_scene=torch.from_numpy(np.repeat(np.arange(num_scenes), [len(chosen) for chosen in targets])),
+        center_track=torch.from_numpy(np.concatenate(rows).astype(np.int64)),
+        center_object_id=torch.from_numpy(np.concatenate(ids).astype(np.int64)),
+        lidar_points=None if lidar is None else torch.from_numpy(lidar[0]),
+        lidar_mask=None if lidar is None else torch.from_numpy(lidar[1]),
+    )
+
+
+def _common_steps(scenes: Sequence[Scene]) -> int:
+    first = scenes[0]
+    for scene in scenes:
+        whole = scene.num_steps in (NUM_HISTORY_STEPS, NUM_HISTORY_STEPS + NUM_FUTURE_STEPS)
+        if not whole or scene.current_step != NUM_HISTORY_STEPS - 1:
+            raise SceneError(
+                f"scenario {scene.scenario_id!r}: field timestamps_s must have {NUM_HISTORY_STEPS} or "
+                f"{NUM_HISTORY_STEPS + NUM_FUTURE_STEPS} steps with current_step {NUM_HISTORY_STEPS - 1}, has "
+                f"{scene.num_steps} steps and current_step {scene.current_step}; leave the scene out"
+            )
+        if scene.num_steps != first.num_steps:
+            raise SceneError(
+                f"scenario {scene.scenario_id!r}: field timestamps_s must have {first.num_steps} steps as scenario "
+                f"{first.scenario_id!r} of the same batch, has {scene.num_steps}; batch scenes with and without a future apart"
+            )
+    return first.num_steps
+
+
+def _targets(scene: Scene) -> IntArray:
+    """Positions within `tracks_to_predict` that become centre agents."""
+    chosen = scene.predictable()
+    if len(chosen) < len(scene.tracks_to_predict):
+        left_out = np.delete(scene.tracks_to_predict, chosen)
+        warnings.warn(
+            f"scenario {scene.scenario_id!r}: tracks to predict {scene.track_id[left_out].tolist()} (object ids) are not valid "
+            f"at the current step and are left out",
+            stacklevel=3,
+        )
+    return chosen
+
+
+def _padded_lidar(
+    crops: Sequence[LidarCrops | None], targets: Sequence[IntArray], limit: int | None
+) -> tuple[FloatArray, BoolArray] | None:
+    """Points (C, 11, N, 6) and mask (C, 11, N) of all targets; None if no scene has LiDAR."""
+    if all(crop is None for crop in crops):
+        return None
+    num_centers = sum(len(chosen) for chosen in targets)
+    counts = [np.zeros((0, NUM_HISTORY_STEPS), np.int64) if crop is None else crop.count for crop in crops]
+    largest = max(1, *(int(count.max(initial=0)) for count in counts))
+    num_points = largest if limit is None else min(largest, limit)
+    points = np.zeros((num_centers, NUM_HISTORY_STEPS, num_points, 3 + len(LIDAR_FEATURES)), dtype=np.float32)
+    mask = np.zeros((num_centers, NUM_HISTORY_STEPS, num_points), dtype=np.bool_)
+    start = 0
+    for crop, chosen, count in zip(crops, targets, counts, strict=True):
+        stop = start + len(chosen)
+        if crop is not None:
+            # Stored points follow (agent, frame); place within the frame decides which ones are taken and where they go.
+            flat = count.ravel()
+            place = np.arange(flat.sum()) - np.repeat(np.cumsum(flat) - flat, flat)
+            row = np.full(len(count), -1, dtype=np.int64)
+            row[chosen] = np.arange(start, stop)
+            agent, frame = np.divmod(np.repeat(np.arange(flat.size), flat), NUM_HISTORY_STEPS)
+            taken = (place < num_points) & (row[agent] >= 0)
+            where = (row[agent[taken]], frame[taken], place[taken])
+            points[where] = np.concatenate((crop.points_m[taken], crop.features[taken]), axis=-1)
+            mask[where] = True
+        start = stop
+    return points, mask
