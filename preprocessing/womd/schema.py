@@ -170,6 +170,7 @@ def _file_descriptor() -> FileDescriptorProto:
                 declared = message.enum_type.add(name=enum.partition(".")[2])
                 for number, value in enumerate(values):
                     declared.value.add(name=value, number=number)
+        assert not _FIELD.sub("", table).strip(), f"the table of {name} holds what is no field"
         for entry in _FIELD.finditer(table):
             _add_field(message.field.add(), entry)
     return file

@@ -1,0 +1,201 @@
+"""The delta codec of Waymo's compressed range images, both ways (arXiv 2206.01738, section 3).
+
+An image (H, W, C) is quantised per channel and laid out channel after channel. What is stored are run lengths of zero
+and non-zero entries (the first run counts non-zero ones) and the differences between consecutive non-zero entries,
+as a `DeltaEncodedData` message under zlib.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from preprocessing.womd.schema import Metadata, PackedDeltaData
+from preprocessing.womd.varint import VarintError, decode_varints, encode_varints, unzigzag, zigzag
+
+MAX_DIMENSION = 2**16 - 1
+MAX_ENTRIES = 2**24
+"""Largest H*W*C that is read: sixteen times Waymo's largest image (64 x 2650 x 6)."""
+MAX_DECOMPRESSED_BYTES = 2**26
+"""Largest message that is unpacked: a few kilobytes of zlib can otherwise fill any memory."""
+_MAX_QUANTISED = 2**53  # beyond it float64 has no integers of its own
+
+
+class RangeImageError(ValueError):
+    """Bytes that are no range image, or an image that cannot be encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisedImage:
+    """A decoded range image before it is scaled: pixels can be picked without converting all of them."""
+
+    values: npt.NDArray[np.int64]
+    """(C, H, W) multiples of the channel's precision; 0 is "nothing there"."""
+    precision: npt.NDArray[np.float64]
+    """(C,) unit of each channel."""
+
+    def channel(self, index: int) -> npt.NDArray[np.float64]:
+        """(H, W) one channel in its unit."""
+        channel: npt.NDArray[np.float64] = self.values[index] * self.precision[index]
+        return channel
+
+    def pixels(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], num_channels: int) -> npt.NDArray[np.float64]:
+        """(N, num_channels) the first channels of N pixels."""
+        picked: npt.NDArray[np.float64] = self.values[:num_channels, rows, columns].T * self.precision[:num_channels]
+        return picked
+
+    def image(self) -> npt.NDArray[np.float64]:
+        """(H, W, C) the whole image."""
+        scaled: npt.NDArray[np.float64] = self.values.transpose(1, 2, 0) * self.precision
+        return scaled
+
+
+def encode(image: npt.NDArray[np.floating], precision: Sequence[float], *, level: int = -1) -> bytes:
+    """Compress a range image; the message inside is the one that Waymo's encoder writes.
+
+    Args:
+        image: (H, W, C) finite numbers; left as it is. A broadcast view (a pose image with equal rows) is fine.
+        precision: (C,) positive unit of each channel; the decoded image is within half of it.
+        level: zlib's, 0..9; -1 is zlib's default, which Waymo uses. Level 1 is faster and a little larger.
+
+    Raises:
+        RangeImageError: wrong shape, precision that is not positive, or entries that are not finite.
+    """
+    if image.ndim != 3 or not image.size or max(image.shape) > MAX_DIMENSION:
+        raise RangeImageError(f"a range image has shape (H, W, C) with 1..{MAX_DIMENSION} in each, this one has {image.shape}")
+    units = [float(unit) for unit in precision]
+    if len(units) != image.shape[2] or not all(unit > 0 and math.isfinite(unit) for unit in units):
+        raise RangeImageError(f"precision must be {image.shape[2]} positive numbers (one per channel), is {units}")
+    metadata = Metadata(shape=image.shape, quant_precision=units)
+    height = image.shape[0]
+    # A pose image often repeats one row: that one is enough to know all the bytes.
+    repeats = height if height > 1 and _has_equal_rows(image) else 1
+    quantised = _quantise(image[: height // repeats], units)
+    flat = (np.repeat(quantised, repeats, axis=1) if repeats > 1 else quantised).ravel()
+    message = PackedDeltaData(
+        residual=_repeated_residuals(quantised[:, 0], repeats) if repeats > 1 else _residuals(flat),
+        mask=encode_varints(_run_lengths(np.flatnonzero(flat), flat.size)),
+        metadata=metadata,
+    )
+    return zlib.compress(message.SerializeToString(deterministic=True), level)
+
+
+def decode(data: bytes) -> npt.NDArray[np.float64]:
+    """The range image (H, W, C) behind `encode`.
+
+    Raises:
+        RangeImageError: see `decode_quantised`.
+    """
+    return decode_quantised(data).image()
+
+
+def decode_quantised(data: bytes) -> QuantisedImage:
+    """The range image behind `encode`, not scaled yet.
+
+    Raises:
+        RangeImageError: no zlib stream, one that unpacks to too much, no message, or fields that contradict each other.
+    """
+    message = PackedDeltaData()
+    try:
+        message.ParseFromString(_decompress(data))
+        residual = unzigzag(decode_varints(message.residual))
+        runs = decode_varints(message.mask)
+    except (DecodeError, VarintError) as error:
+        raise RangeImageError(f"no DeltaEncodedData message under the zlib stream ({error})") from error
+    shape, precision = tuple(message.metadata.shape), np.array(message.metadata.quant_precision, dtype=np.float64)
+    if len(shape) != 3 or not all(1 <= size <= MAX_DIMENSION for size in shape) or math.prod(shape) > MAX_ENTRIES:
+        raise RangeImageError(f"metadata.shape must be (H, W, C) with at most {MAX_ENTRIES} entries in all, is {shape}")
+    height, width, channels = shape
+    if precision.shape != (channels,) or not (np.isfinite(precision) & (precision > 0)).all():
+        raise RangeImageError(f"metadata.quant_precision must be {channels} positive numbers, is {precision.tolist()}")
+    total = height * width * channels
+    # Each run is checked before the sum, so that runs of 2**63 do not wrap around to a plausible total.
+    if (runs > total).any() or int(runs.sum()) != total:
+        raise RangeImageError(f"the mask's runs must add up to {total} entries of shape {shape}; they do not")
+    num_filled = int(runs[0::2].sum())
+    if residual.size != num_filled:
+        raise RangeImageError(f"the mask marks {num_filled} entries, but there are {residual.size} residuals")
+    entries = np.cumsum(residual, out=residual)
+    if num_filled == total:
+        flat = entries
+    else:
+        flat = np.zeros(total, dtype=np.int64)
+        flat[np.repeat(np.arange(runs.size) % 2 == 0, runs.astype(np.int64))] = entries
+    return QuantisedImage(values=flat.reshape(channels, height, width), precision=precision)
+
+
+def _quantise(image: npt.NDArray[np.floating], units: Sequence[float]) -> npt.NDArray[np.int64]:
+    """(C, H, W) nearest multiples of each channel's unit, divided in the image's own precision as Waymo's encoder does."""
+    quantised = np.empty((image.shape[2], *image.shape[:2]), dtype=np.int64)
+    for channel, unit in enumerate(units):
+        multiples = image[..., channel] / unit
+        np.rint(multiples, out=multiples)
+        # min and max are NaN or infinite if any entry is, so two reductions check everything.
+        low, high = float(multiples.min()), float(multiples.max())
+        if not (low > -_MAX_QUANTISED and high < _MAX_QUANTISED):
+            raise RangeImageError(
+                f"channel {channel} must hold finite numbers below 2**53 units of {unit}, spans {low} to {high}"
+            )
+        quantised[channel] = multiples
+    return quantised
+
+
+def _has_equal_rows(image: npt.NDArray[np.floating]) -> bool:
+    """Whether every row of the image is the same; the two outermost tell most images apart."""
+    return image.strides[0] == 0 or (np.array_equal(image[0], image[-1]) and bool((image[1:-1] == image[0]).all()))
+
+
+def _residuals(entries: npt.NDArray[np.int64]) -> bytes | None:
+    """The residual field of a flat quantised image: the first non-zero entry, then the differences; None without any."""
+    filled = entries[entries != 0]
+    return encode_varints(zigzag(np.diff(filled, prepend=0))) or None
+
+
+def _repeated_residuals(rows: npt.NDArray[np.int64], repeats: int) -> bytes | None:
+    """`_residuals` of an image whose channels (C, W) repeat their one row `repeats` times."""
+    parts: list[bytes] = []
+    previous = 0
+    for row in rows:
+        filled = row[row != 0]
+        if filled.size:
+            # The first row follows the previous channel's last entry, every other one follows itself.
+            parts.append(encode_varints(zigzag(np.diff(filled, prepend=previous))))
+            previous = int(filled[-1])
+            parts.append(encode_varints(zigzag(np.diff(filled, prepend=previous))) * (repeats - 1))
+    return b"".join(parts) or None
+
+
+def _run_lengths(filled: npt.NDArray[np.intp], total: int) -> npt.NDArray[np.uint64]:
+    """Alternating run lengths of filled and empty entries, given the filled ones' places; the first counts filled ones."""
+    breaks = np.flatnonzero(np.diff(filled) != 1)
+    starts = filled[np.concatenate([[0], breaks + 1])] if filled.size else np.zeros(0, dtype=np.intp)
+    stops = filled[np.concatenate([breaks, [-1]])] + 1 if filled.size else np.zeros(0, dtype=np.intp)
+    edges = np.stack([starts, stops], axis=1).ravel()
+    runs = np.diff(edges, prepend=0, append=total)
+    # `runs` begins with the empty run before the first filled one; the format begins with a filled run.
+    begun = runs[1:] if runs[0] == 0 else np.concatenate([[0], runs])
+    return begun[: begun.size - (begun[-1] == 0)].astype(np.uint64)
+
+
+def _decompress(data: bytes) -> bytes:
+    """The bytes under zlib, up to the limit.
+
+    Raises:
+        RangeImageError: not zlib, cut off, too much, or something behind it.
+    """
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(data, MAX_DECOMPRESSED_BYTES)
+    except zlib.error as error:
+        raise RangeImageError(f"{len(data)} bytes are no zlib stream ({error})") from error
+    if stream.unconsumed_tail:
+        raise RangeImageError(f"{len(data)} bytes unpack to more than {MAX_DECOMPRESSED_BYTES}: no range image is that large")
+    if not stream.eof:
+        raise RangeImageError(f"the zlib stream of {len(data)} bytes is cut off")
+    return raw

@@ -1,0 +1,86 @@
+"""Protobuf varints of whole arrays at once: packed fields hold hundreds of thousands of them per range image."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Unsigned = npt.NDArray[np.uint64]
+Signed = npt.NDArray[np.int64]
+
+MAX_VARINT_BYTES = 10
+_PAYLOAD_BITS = 7
+_PAYLOAD = (1 << _PAYLOAD_BITS) - 1
+_MORE = 1 << _PAYLOAD_BITS
+
+
+class VarintError(ValueError):
+    """Bytes that are no sequence of whole varints."""
+
+
+def encode_varints(values: Unsigned) -> bytes:
+    """The varints of `values` (N,), one after another, each as short as possible."""
+    first = values.astype(np.uint8)
+    longer = np.flatnonzero(values > _PAYLOAD)
+    if not longer.size:
+        return first.tobytes()
+    # Most numbers need one byte: the work beyond it is done for the others alone.
+    first[longer] |= _MORE
+    rest = values[longer] >> np.uint64(_PAYLOAD_BITS)
+    extra = np.ones(longer.shape, dtype=np.int64)
+    for shift in range(_PAYLOAD_BITS, int(rest.max()).bit_length(), _PAYLOAD_BITS):
+        extra += rest >= np.uint64(1 << shift)
+    repeats = np.ones(values.shape, dtype=np.int64)
+    repeats[longer] += extra
+    encoded = np.repeat(first, repeats)
+    place = longer + np.cumsum(extra) - extra + 1
+    while place.size:
+        more = np.flatnonzero(rest > _PAYLOAD)
+        digits = rest.astype(np.uint8)
+        digits[more] |= _MORE
+        encoded[place] = digits
+        place, rest = place[more] + 1, rest[more] >> np.uint64(_PAYLOAD_BITS)
+    return encoded.tobytes()
+
+
+def decode_varints(data: bytes) -> Unsigned:
+    """The numbers (N,) of a sequence of varints.
+
+    Raises:
+        VarintError: the last varint is cut off, or one has more than ten bytes.
+    """
+    raw = np.frombuffer(data, dtype=np.uint8)
+    if not raw.size:
+        return np.zeros(0, dtype=np.uint64)
+    if raw[-1] & _MORE:
+        raise VarintError(f"the last of {raw.size} bytes promises another one")
+    last = raw < _MORE
+    values = raw[last].astype(np.uint64)
+    if values.size == raw.size:
+        return values
+    # Work beyond this line is done for the bytes that are not the last of their number; mostly there are few.
+    place = np.flatnonzero(~last)
+    number = place - np.arange(place.size)
+    first = np.flatnonzero(np.diff(number, prepend=-1))
+    num_digits = np.diff(first, append=place.size)
+    longest = int(num_digits.max()) + 1
+    if longest > MAX_VARINT_BYTES:
+        raise VarintError(f"a varint of {longest} bytes, at most {MAX_VARINT_BYTES} are allowed")
+    digit = (np.arange(place.size) - np.repeat(first, num_digits)).astype(np.uint64)
+    low = (raw[place] & _PAYLOAD).astype(np.uint64) << (digit * np.uint64(_PAYLOAD_BITS))
+    number = number[first]
+    values[number] <<= (num_digits * _PAYLOAD_BITS).astype(np.uint64)
+    values[number] |= np.bitwise_or.reduceat(low, first)
+    return values
+
+
+def zigzag(values: Signed) -> Unsigned:
+    """Signed numbers as protobuf's sint64 stores them: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
+    return ((values << 1) ^ (values >> 63)).view(np.uint64)
+
+
+def unzigzag(values: Unsigned) -> Signed:
+    """The signed numbers behind `zigzag`."""
+    signed: Signed = (values >> np.uint64(1)).view(np.int64)
+    signed ^= -(values & np.uint64(1)).view(np.int64)
+    return signed
