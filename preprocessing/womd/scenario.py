@@ -62,8 +62,9 @@ def scenario_to_scene(message: Any, *, source: str = "") -> Scene:
         ScenarioError: a field is missing, out of range or not finite.
     """
     scenario_id = message.scenario_id
-    if not scenario_id:
-        raise scenario_error(source, "", "scenario_id", "set, is empty: is this a record of the scenario files?")
+    if not scenario_id or not isinstance(scenario_id, str):  # protobuf hands out text that is not UTF-8 as bytes
+        expected = f"a text, is {scenario_id!r}; give the scenario files, not the tf_example ones"
+        raise scenario_error(source, "", "scenario_id", expected)
     current = message.current_time_index
     if current != NUM_HISTORY_STEPS - 1:
         expected = f"{NUM_HISTORY_STEPS - 1} (ten history steps, as in every WOMD record), is {current}"
