@@ -65,12 +65,17 @@ class PartReader:
         unread = np.ones(len(parts), dtype=bool)
         for layout in self._layouts:
             rows = np.flatnonzero(size == layout.dtype.itemsize)
-            block = data[start[rows, None] + np.arange(layout.dtype.itemsize)]
-            fits = (block[:, layout.tag_places] == layout.tags).all(axis=1)
-            rows, record = rows[fits], block[fits].view(layout.dtype)[:, 0]
+            if len(rows) == len(parts):  # the usual case for map points: nothing to gather
+                block = data.reshape(-1, layout.dtype.itemsize)
+            else:
+                block = data[start[rows, None] + np.arange(layout.dtype.itemsize)]
+            record = block.view(layout.dtype)[:, 0]
+            fits = np.ones(len(rows), dtype=bool)
+            for place, tag in zip(layout.tag_places, layout.tags, strict=True):
+                fits &= block[:, place] == tag
             for name in layout.names:
-                values[rows, self.names.index(name)] = record[name]
-            unread[rows] = False
+                values[rows[fits], self.names.index(name)] = record[name][fits]
+            unread[rows[fits]] = False
         for row in np.flatnonzero(unread).tolist():
             message = self._message_class.FromString(parts[row])
             values[row] = [getattr(message, name) for name in self.names]
