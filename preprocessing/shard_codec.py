@@ -36,7 +36,7 @@ FIELDS: dict[str, tuple[tuple[int | None, ...], type[np.generic], str]] = {
     "objects_of_interest": ((None,), np.int64, "object ids of the interactive group"),
     "map_points_m": ((None, 3), np.float32, "(M, 3) every map point once, feature after feature"),
     "feature_length": ((None,), np.int32, "(E,) points of each map feature"),
-    "feature_type": ((None,), np.uint8, "(E,) polyline type ids"),
+    "feature_type": ((None,), np.int16, "(E,) polyline type ids, -1 unknown"),
     "feature_id": ((None,), np.int64, "(E,) ids of the record"),
     "polyline_length": ((None,), np.uint8, "(P,) points (1..20) of each polyline cut from the map points"),
     "signal_step": ((None,), np.uint16, "(G,) time step of each traffic-light observation"),

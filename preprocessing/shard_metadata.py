@@ -67,6 +67,8 @@ class Sidecar:
     """Of the scenes in it."""
     sha256: str
     config_hash: str
+    settings: dict[str, Any]
+    """What `config_hash` is the hash of."""
     source: str
     """Name of the motion shard it was made from."""
     source_bytes: int

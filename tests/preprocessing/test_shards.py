@@ -40,6 +40,7 @@ def write_shard(folder: Path, split: str, index: int, scenes: list[Scene]) -> Si
         record_bytes=writer.record_bytes,
         sha256=writer.sha256,
         config_hash="",
+        settings={},
         source=f"{split}-{index}",
         source_bytes=0,
         source_mtime_ns=0,

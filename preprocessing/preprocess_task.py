@@ -1,0 +1,187 @@
+"""One motion shard -> one shard of scenes: a function of its task alone, the same in process and as a Ray task."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import time
+import traceback
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from limtr.files import path_inside
+from limtr.scene import Scene, SceneError
+from preprocessing.shard_metadata import Sidecar, shard_name, sidecar_path, write_sidecar
+from preprocessing.shards import ShardWriter
+from preprocessing.womd.crops import CropConfig, crop_lidar
+from preprocessing.womd.lidar import merge_lidar
+from preprocessing.womd.scenario import parse_scenario, scenario_to_scene
+from preprocessing.womd.tfrecord import iter_records
+
+FORMAT_VERSION = 1
+"""Of the shard record; part of the configuration, so that shards of two formats never mix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSettings:
+    """What decides the content of a shard beside its sources."""
+
+    max_points: int = 2048
+    """LiDAR points kept per target and frame."""
+    margin_m: float = 0.15
+    """How far the box of a target is grown on every side."""
+    seed: int = 0
+    """Seed of the sampling of points."""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def hash(self) -> str:
+        """Short hash of all settings."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """One motion shard to preprocess."""
+
+    source: Path
+    split: str
+    index: int
+    out: Path
+    lidar: Path | None
+    """Folder with `<scenario_id>.tfrecord`; None: no LiDAR for this split."""
+    settings: ShardSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """A finished shard."""
+
+    task: ShardTask
+    rows: int
+    bad: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFailure:
+    """A shard that could not be made; nothing of it is left behind, the next run tries again."""
+
+    task: ShardTask
+    error: str
+    details: str = ""
+    disk_full: bool = False
+
+
+def attempt_shard(task: ShardTask) -> ShardResult | ShardFailure:
+    """`process_shard`, with any error as a value, so that the other shards go on."""
+    try:
+        return process_shard(task)
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = f"; make room on the disk of {task.out} and run the same command again" if full else ""
+        return ShardFailure(
+            task=task, error=f"{type(error).__name__}: {error}{remedy}", details=traceback.format_exc(), disk_full=full
+        )
+
+
+def process_shard(task: ShardTask) -> ShardResult:
+    """Preprocess one motion shard: write the shard, then its sidecar, each in one step.
+
+    Bad records and broken LiDAR files go to the sidecar's quarantine; the rest of the shard is kept.
+
+    Raises:
+        OSError: the source cannot be opened or the shard cannot be written; nothing is left behind.
+    """
+    start = time.monotonic()
+    stat = task.source.stat()
+    sidecar_path(task.out, task.split, task.index).unlink(missing_ok=True)
+    quarantine: list[dict[str, Any]] = []
+
+    def bad_record(index: int, scenario_id: str | None, error: Exception) -> None:
+        quarantine.append(_entry("record", task.source, index, scenario_id, error))
+
+    seen: dict[str, int] = {}
+    with ShardWriter(task.out / shard_name(task.split, task.index)) as writer:
+        for index, data in iter_records(task.source, on_error=lambda error: bad_record(error.index, None, error)):
+            scenario_id = None
+            try:
+                message = parse_scenario(data, source=f"{task.source} record {index}")
+                scenario_id = str(message.scenario_id)
+                if scenario_id in seen:
+                    raise SceneError(
+                        f"scenario {scenario_id!r} is in record {seen[scenario_id]} already; only that one is kept"
+                    )
+                scene = scenario_to_scene(message, source=f"{task.source} record {index}")
+            except Exception as error:  # whatever a broken record does, its neighbours are kept
+                bad_record(index, scenario_id, error)
+                continue
+            try:
+                scene = add_lidar(scene, message, task)
+            except Exception as error:  # the scene is still good without points
+                quarantine.append(_lidar_entry(task, index, scene.scenario_id, error))
+            try:
+                writer.write(scene)
+            except SceneError as error:
+                bad_record(index, scenario_id, error)
+                continue
+            seen[scene.scenario_id] = index
+    write_sidecar(
+        task.out,
+        Sidecar(
+            split=task.split,
+            index=task.index,
+            rows=writer.rows,
+            num_bytes=writer.num_bytes,
+            record_bytes=writer.record_bytes,
+            sha256=writer.sha256,
+            config_hash=task.settings.hash,
+            settings=asdict(task.settings),
+            source=task.source.name,
+            source_bytes=stat.st_size,
+            source_mtime_ns=stat.st_mtime_ns,
+            scenes=tuple(writer.entries),
+            quarantine=tuple(quarantine),
+        ),
+    )
+    return ShardResult(task=task, rows=writer.rows, bad=len(quarantine), seconds=time.monotonic() - start)
+
+
+def add_lidar(scene: Scene, message: Any, task: ShardTask) -> Scene:
+    """The scene with the LiDAR crops of its record or of its LiDAR file; as it is where there is neither.
+
+    Raises:
+        ValueError: the LiDAR file is broken or belongs to another scenario; the message says which.
+        OSError: the file cannot be read.
+    """
+    if not message.compressed_frame_laser_data:
+        path = _lidar_path(task, scene.scenario_id)
+        if path is None or not path.exists():
+            return scene
+        records = [data for _, data in iter_records(path)]
+        if len(records) != 1:
+            raise ValueError(f"{path}: must hold one record, has {len(records)}; download it again")
+        merge_lidar(message, parse_scenario(records[0], source=str(path)))
+    settings = task.settings
+    crops = crop_lidar(message, CropConfig(max_points=settings.max_points, margin_m=settings.margin_m, seed=settings.seed))
+    return replace(scene, lidar=crops)
+
+
+def _lidar_path(task: ShardTask, scenario_id: str) -> Path | None:
+    return None if task.lidar is None else path_inside(task.lidar, f"{scenario_id}.tfrecord")
+
+
+def _entry(kind: str, file: Path, record: int, scenario_id: str | None, error: Exception) -> dict[str, Any]:
+    # Errors of our own are sentences; the others say more with their names.
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return {"kind": kind, "file": str(file), "record": record, "scenario_id": scenario_id, "error": text}
+
+
+def _lidar_entry(task: ShardTask, record: int, scenario_id: str, error: Exception) -> dict[str, Any]:
+    entry = _entry("lidar", task.source, record, scenario_id, error)
+    path = _lidar_path(task, scenario_id)
+    # The file's size and time tell a later run whether it has been replaced.
+    stat = path.stat() if path is not None and path.exists() else None
+    return {**entry, "lidar_stat": [stat.st_size, stat.st_mtime_ns] if stat else None}
