@@ -26,7 +26,7 @@ class BodyKind(IntEnum):
     CYCLIST = 4
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class RoadFeature:
     """One map feature, ready to be written as a WOMD MapFeature."""
 
@@ -48,7 +48,7 @@ class RoadFeature:
     """Lanes that a stop sign controls."""
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class World:
     """A actors over T steps on a road, in a local frame with flat ground at z = 0.
 
