@@ -1,0 +1,104 @@
+"""Attention restricted to some keys per query: dense with a mask, or gathered; both behind one function."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional
+
+
+def masked_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    allowed: torch.Tensor,
+    *,
+    num_heads: int,
+    dropout: float = 0.0,
+    path: str = "dense",
+    max_keys: int | None = None,
+) -> torch.Tensor:
+    """Multi-head attention in which every query sees only the keys allowed to it.
+
+    A query that sees no key gets zeros, and sends back zero gradients.
+
+    Args:
+        query: (B, Lq, H * E).
+        key: (B, Lk, H * E).
+        value: (B, Lk, H * V); V may differ from E.
+        allowed: (B, Lq or 1, Lk) bool.
+        num_heads: H.
+        dropout: share of attention weights dropped.
+        path: "dense" masks the full weight matrix; "gathered" collects the allowed keys of each query first.
+        max_keys: for "gathered": no query is allowed more keys than this (default: all keys).
+
+    Returns:
+        (B, Lq, H * V).
+    """
+    if key.shape[1] == 0 or query.shape[0] == 0:
+        # A product with every input keeps their gradients defined (zero).
+        nothing = query.sum() * 0 + key.sum() * 0 + value.sum() * 0
+        return query.new_zeros((*query.shape[:2], value.shape[-1])) + nothing
+    if path == "gathered":
+        return _gathered(query, key, value, allowed, num_heads, dropout, max_keys)
+    sees_any = allowed.any(dim=-1, keepdim=True)
+    # An all-masked row has no softmax; let it see everything and set the result to zero.
+    mask = (allowed | ~sees_any).unsqueeze(1)
+    heads = functional.scaled_dot_product_attention(
+        _split(query, num_heads), _split(key, num_heads), _split(value, num_heads), attn_mask=mask, dropout_p=dropout
+    )
+    joined = heads.transpose(1, 2).flatten(start_dim=2)
+    return torch.where(sees_any, joined, 0.0)
+
+
+def _gathered(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    allowed: torch.Tensor,
+    num_heads: int,
+    dropout: float,
+    max_keys: int | None,
+) -> torch.Tensor:
+    batch, num_queries = query.shape[:2]
+    num_keys = key.shape[1]
+    count = num_keys if max_keys is None else min(max_keys, num_keys)
+    seen, index = allowed.expand(-1, num_queries, -1).to(torch.int8).topk(count, dim=-1, sorted=False)
+    seen = seen.bool()
+    row = torch.arange(batch, device=query.device)[:, None, None]
+    queries = query.unflatten(-1, (num_heads, -1))
+    keys = key[row, index].unflatten(-1, (num_heads, -1))
+    values = value[row, index].unflatten(-1, (num_heads, -1))
+    logits = torch.einsum("bqhe,bqkhe->bqhk", queries, keys) / math.sqrt(queries.shape[-1])
+    sees_any = seen.any(dim=-1, keepdim=True)
+    logits = logits.masked_fill(~(seen | ~sees_any).unsqueeze(2), float("-inf"))
+    weights = functional.dropout(logits.softmax(dim=-1), dropout)
+    joined = torch.einsum("bqhk,bqkhv->bqhv", weights.to(values.dtype), values).flatten(start_dim=2)
+    return torch.where(sees_any, joined, 0.0)
+
+
+def nearest_tokens(position: torch.Tensor, valid: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` valid tokens nearest to every token, itself included.
+
+    Args:
+        position: (B, L, 3) metres.
+        valid: (B, L) bool.
+        count: how many; fewer where fewer are valid.
+
+    Returns:
+        (B, L, L) bool: [b, i, j] says that token i sees token j; all False for invalid i or j.
+    """
+    with torch.no_grad():
+        squared = position.new_zeros((*valid.shape, valid.shape[1]))
+        for axis in range(position.shape[-1]):
+            difference = position[:, :, None, axis] - position[:, None, :, axis]
+            squared += difference.square_()
+        squared.masked_fill_(~valid[:, None, :], float("inf"))
+        index = squared.topk(min(count, valid.shape[1]), dim=-1, largest=False, sorted=False).indices
+        near = torch.zeros_like(squared, dtype=torch.bool).scatter_(-1, index, True)
+        return near & valid[:, None, :] & valid[:, :, None]
+
+
+def _split(x: torch.Tensor, num_heads: int) -> torch.Tensor:
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)

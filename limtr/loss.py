@@ -1,0 +1,127 @@
+"""The training loss of the predictor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from limtr.agent_batch import AgentBatch
+from limtr.config import LossConfig, ModelConfig
+from limtr.decoder import DecoderOutputs, LayerPrediction
+from limtr.mixture import full_precision, trajectory_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """The loss and what it is made of; every term carries its weight."""
+
+    total: torch.Tensor
+    """scalar"""
+    terms: dict[str, torch.Tensor]
+    """scalars: `layer{i}` with its parts `layer{i}_regression`, `_velocity`, `_classification`, and `dense`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """The true future of C centre agents and which query should find it."""
+
+    future: torch.Tensor
+    mask: torch.Tensor
+    query: torch.Tensor
+    distance: torch.Tensor
+    weight: torch.Tensor
+    count: torch.Tensor
+
+
+def compute_loss(outputs: DecoderOutputs, batch: AgentBatch, config: ModelConfig) -> LossTerms:
+    """MTR's loss: per layer a mixture likelihood, a velocity error and a classification; and the dense futures' loss.
+
+    The positive query of an agent is the one whose intention point is nearest to the agent's last true position.
+
+    Raises:
+        ValueError: the batch has no futures.
+    """
+    if batch.center_future is None or batch.center_future_mask is None:
+        raise ValueError("the batch has no center_future: scenes without future steps (test split) cannot be trained on")
+    if batch.agent_future is None or batch.agent_future_mask is None:
+        raise ValueError("the batch has no agent_future: scenes without future steps (test split) cannot be trained on")
+    settings = config.loss
+    with full_precision(outputs.intentions):
+        target = _find_target(outputs, batch.center_future, batch.center_future_mask.bool(), batch.center_type, settings)
+        terms: dict[str, torch.Tensor] = {}
+        layer_totals = []
+        for index, layer in enumerate(outputs.layers):
+            regression, velocity, classification, total = _layer_loss(layer, target, settings)
+            layer_totals.append(total)
+            terms |= {
+                f"layer{index}": total,
+                f"layer{index}_regression": regression,
+                f"layer{index}_velocity": velocity,
+                f"layer{index}_classification": classification,
+            }
+        terms["dense"] = settings.dense_weight * _dense_loss(outputs, batch.agent_future, batch.agent_future_mask.bool())
+        total = torch.stack(layer_totals).mean() + terms["dense"]
+    return LossTerms(total=total, terms=terms)
+
+
+def _find_target(
+    outputs: DecoderOutputs, future: torch.Tensor, mask: torch.Tensor, kind: torch.Tensor, settings: LossConfig
+) -> _Target:
+    future = torch.where(mask.unsqueeze(-1), future, 0.0)
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    last = (steps * mask).amax(dim=-1) if mask.shape[0] else mask.new_zeros((0,), dtype=torch.int64)
+    end = future[torch.arange(mask.shape[0], device=mask.device), last, :2]
+    distance = (outputs.intentions - end.unsqueeze(1)).square().sum(dim=-1)
+    known = torch.ones_like(mask[:, 0]) if settings.reference_unknown_futures else mask.any(dim=-1)
+    weights = torch.tensor((0.0, *settings.class_weights, 0.0), dtype=future.dtype, device=future.device)
+    return _Target(
+        future=future,
+        mask=mask,
+        query=distance.argmin(dim=-1),
+        distance=distance,
+        weight=weights[kind.clamp(0, 4)] * known,
+        count=known.sum().clamp(min=1),
+    )
+
+
+def _layer_loss(
+    layer: LayerPrediction, target: _Target, settings: LossConfig
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows = torch.arange(target.query.shape[0], device=target.query.device)
+    nll, velocity_error = trajectory_losses(layer.trajectories[rows, target.query], target.future, target.mask)
+    log_probability = layer.scores.log_softmax(dim=-1)
+    cross_entropy = -(_wanted_probability(target, layer.scores.shape[1], settings) * log_probability).sum(dim=-1)
+
+    def average(value: torch.Tensor) -> torch.Tensor:
+        return (value * target.weight).sum() / target.count
+
+    regression = settings.regression_weight * average(nll)
+    velocity = settings.velocity_weight * average(velocity_error)
+    classification = settings.classification_weight * average(cross_entropy)
+    # MTR adds the sum over agents to the averages of the others (and logs the average).
+    share = target.count if settings.classification_reduction == "sum" else 1
+    return regression, velocity, classification, regression + velocity + classification * share
+
+
+def _wanted_probability(target: _Target, num_queries: int, settings: LossConfig) -> torch.Tensor:
+    positive = functional.one_hot(target.query, num_queries).to(target.distance.dtype)
+    if settings.label_smoothing == 0:
+        return positive
+    if settings.label_smoothing_neighbors:
+        count = min(settings.label_smoothing_neighbors, num_queries)
+        index = target.distance.topk(count, dim=-1, largest=False).indices
+        spread = torch.zeros_like(positive).scatter_(1, index, 1.0 / count)
+    else:
+        spread = torch.full_like(positive, 1.0 / num_queries)
+    return (1 - settings.label_smoothing) * positive + settings.label_smoothing * spread
+
+
+def _dense_loss(outputs: DecoderOutputs, future: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Averaged over the agents with a future of each centre agent, then over centre agents."""
+    mask = mask & outputs.scene.agent_valid.unsqueeze(-1)
+    future = torch.where(mask.unsqueeze(-1), future, 0.0)
+    nll, velocity_error = trajectory_losses(outputs.dense, future, mask)
+    count = mask.any(dim=-1).sum(dim=-1).clamp(min=1)
+    return ((nll + velocity_error).sum(dim=-1) / count).sum() / max(count.shape[0], 1)
