@@ -61,8 +61,8 @@ def make_plan(
             )
         notes.append(f"no LiDAR: {lidar_root} does not exist")
     done = {(sidecar.split, sidecar.index): sidecar for sidecar in read_sidecars(out)}
-    for sidecar in done.values():
-        refuse_other_settings(out, sidecar, settings)
+    for finished in done.values():
+        refuse_other_settings(out, finished, settings)
     tasks: list[ShardTask] = []
     todo: list[ShardTask] = []
     for folder_name, split in SPLIT_OF_FOLDER.items():
