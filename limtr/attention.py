@@ -46,7 +46,7 @@ def masked_attention(
     # An all-masked row has no softmax; let it see everything and set the result to zero.
     mask = (allowed | ~sees_any).unsqueeze(1)
     heads = functional.scaled_dot_product_attention(
-        _split(query, num_heads), _split(key, num_heads), _split(value, num_heads), attn_mask=mask, dropout_p=dropout
+        *(split_heads(x, num_heads).transpose(1, 2) for x in (query, key, value)), attn_mask=mask, dropout_p=dropout
     )
     joined = heads.transpose(1, 2).flatten(start_dim=2)
     return torch.where(sees_any, joined, 0.0)
@@ -67,9 +67,9 @@ def _gathered(
     seen, index = allowed.expand(-1, num_queries, -1).to(torch.int8).topk(count, dim=-1, sorted=False)
     seen = seen.bool()
     row = torch.arange(batch, device=query.device)[:, None, None]
-    queries = query.unflatten(-1, (num_heads, -1))
-    keys = key[row, index].unflatten(-1, (num_heads, -1))
-    values = value[row, index].unflatten(-1, (num_heads, -1))
+    queries = split_heads(query, num_heads)
+    keys = split_heads(key[row, index], num_heads)
+    values = split_heads(value[row, index], num_heads)
     logits = torch.einsum("bqhe,bqkhe->bqhk", queries, keys) / math.sqrt(queries.shape[-1])
     sees_any = seen.any(dim=-1, keepdim=True)
     logits = logits.masked_fill(~(seen | ~sees_any).unsqueeze(2), float("-inf"))
@@ -100,5 +100,6 @@ def nearest_tokens(position: torch.Tensor, valid: torch.Tensor, count: int) -> t
         return near & valid[:, None, :] & valid[:, :, None]
 
 
-def _split(x: torch.Tensor, num_heads: int) -> torch.Tensor:
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+def split_heads(x: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """(..., H * E) to (..., H, E)."""
+    return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)

@@ -203,6 +203,8 @@ class LossConfig:
     """Weight of vehicles, pedestrians, cyclists as centre agents."""
     reference_unknown_futures: bool = False
     """MTR's quirk: centre agents without any valid future step are taught to stand still; by default they are left out."""
+    reference_unseen_agents: bool = False
+    """MTR's quirk: agents with a future but no valid history step count in the dense loss, though nothing predicts them."""
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -236,7 +238,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Validate."""
-        _at_least(1, num_agent_channels=self.num_agent_channels, num_future_steps=self.num_future_steps, num_modes=self.num_modes)
+        _at_least(
+            1, num_agent_channels=self.num_agent_channels, num_future_steps=self.num_future_steps, num_modes=self.num_modes
+        )
         if self.num_modes > self.decoder.num_queries:
             raise ValueError(f"num_modes ({self.num_modes}) must not exceed decoder.num_queries ({self.decoder.num_queries})")
         if len(self.nms_distance_m) != 3 or min(self.nms_distance_m) < 0:

@@ -113,13 +113,17 @@ class MotionDecoder(nn.Module):
             predictions.append(prediction)
             waypoints = prediction.trajectories[..., :2]
             looks_at = waypoints[:, :, -1]
-        return DecoderOutputs(layers=tuple(predictions), dense=dense[:, : scene.agents.shape[1]], intentions=intentions, scene=scene)
+        return DecoderOutputs(
+            layers=tuple(predictions), dense=dense[:, : scene.agents.shape[1]], intentions=intentions, scene=scene
+        )
 
     def _agent_tokens(self, scene: EncodedScene) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Projected agents with validity and position, the LiDAR token among them if it is wanted there."""
         features, valid, position = scene.agents, scene.agent_valid, scene.agent_position
         if self.settings.lidar_with_agents:
-            assert scene.lidar is not None and scene.lidar_valid is not None and scene.lidar_position is not None
+            assert scene.lidar is not None
+            assert scene.lidar_valid is not None
+            assert scene.lidar_position is not None
             features = torch.cat((features, scene.lidar), dim=1)
             valid = torch.cat((valid, scene.lidar_valid), dim=1)
             position = torch.cat((position, scene.lidar_position), dim=1)

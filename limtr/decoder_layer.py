@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from limtr.attention import masked_attention
+from limtr.attention import masked_attention, split_heads
 
 
 class OutProjection(nn.Module):
@@ -104,5 +104,5 @@ class DecoderBranch(nn.Module):
 
     def _beside(self, content: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Per head, the content's channels and then the position's: two (C, L, D) to (C, L, 2 D)."""
-        heads = (self.num_heads, -1)
-        return torch.cat((content.unflatten(-1, heads), position.unflatten(-1, heads)), dim=-1).flatten(start_dim=-2)
+        parts = [split_heads(x, self.num_heads) for x in (content, position)]
+        return torch.cat(parts, dim=-1).flatten(start_dim=-2)

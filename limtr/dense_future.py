@@ -22,9 +22,7 @@ class DenseFuture(nn.Module):
         self.trajectory_mlp = PlainMLP(4 * num_future_steps, [dim, dim, dim])
         self.fusion_mlp = PlainMLP(2 * dim, [dim, dim, dim])
 
-    def forward(
-        self, feature: torch.Tensor, valid: torch.Tensor, position: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, feature: torch.Tensor, valid: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Predict and fuse.
 
         Args:

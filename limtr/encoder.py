@@ -57,9 +57,8 @@ class LocalAttention(nn.Module):
     def forward(self, x: torch.Tensor, position_code: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """Tokens (B, L, D) attend to the tokens that `allowed` (B, L, L) gives them."""
         dim = x.shape[-1]
-        query, key = functional.linear(
-            x + position_code, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim]
-        ).split(dim, dim=-1)
+        both = functional.linear(x + position_code, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim])
+        query, key = both[..., :dim], both[..., dim:]
         value = functional.linear(x, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
         mixed = masked_attention(
             query, key, value, allowed, num_heads=self.num_heads, dropout=self.dropout if self.training else 0.0,
@@ -129,7 +128,7 @@ class ContextEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, code, allowed)
         x = torch.where(all_valid.unsqueeze(-1), x, 0.0)
-        parts = x.split([part.shape[1] for part in valid], dim=1)
+        parts = torch.split(x, [part.shape[1] for part in valid], dim=1)  # type: ignore[no-untyped-call]
         has_lidar = self.lidar_encoder is not None
         return EncodedScene(
             center=parts[0][rows, batch.center_index],

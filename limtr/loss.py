@@ -61,7 +61,9 @@ def compute_loss(outputs: DecoderOutputs, batch: AgentBatch, config: ModelConfig
                 f"layer{index}_velocity": velocity,
                 f"layer{index}_classification": classification,
             }
-        terms["dense"] = settings.dense_weight * _dense_loss(outputs, batch.agent_future, batch.agent_future_mask.bool())
+        terms["dense"] = settings.dense_weight * _dense_loss(
+            outputs, batch.agent_future, batch.agent_future_mask.bool(), settings
+        )
         total = torch.stack(layer_totals).mean() + terms["dense"]
     return LossTerms(total=total, terms=terms)
 
@@ -118,9 +120,10 @@ def _wanted_probability(target: _Target, num_queries: int, settings: LossConfig)
     return (1 - settings.label_smoothing) * positive + settings.label_smoothing * spread
 
 
-def _dense_loss(outputs: DecoderOutputs, future: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _dense_loss(outputs: DecoderOutputs, future: torch.Tensor, mask: torch.Tensor, settings: LossConfig) -> torch.Tensor:
     """Averaged over the agents with a future of each centre agent, then over centre agents."""
-    mask = mask & outputs.scene.agent_valid.unsqueeze(-1)
+    if not settings.reference_unseen_agents:
+        mask = mask & outputs.scene.agent_valid.unsqueeze(-1)
     future = torch.where(mask.unsqueeze(-1), future, 0.0)
     nll, velocity_error = trajectory_losses(outputs.dense, future, mask)
     count = mask.any(dim=-1).sum(dim=-1).clamp(min=1)

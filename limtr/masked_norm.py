@@ -26,6 +26,11 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
 
+def _sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = _SumOverRanks.apply(value)  # type: ignore[no-untyped-call]
+    return total
+
+
 def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
@@ -90,14 +95,14 @@ class MaskedBatchNorm(nn.Module):
             count = mask.sum().to(values.dtype).reshape(1)
             total = values.sum(dims)
         if _is_distributed():
-            sums = _SumOverRanks.apply(torch.cat([total, count]))
+            sums = _sum_over_ranks(torch.cat([total, count]))
             total, count = sums[:-1], sums[-1:].detach()
         at_least_one = count.clamp(min=1.0)
         mean = total / at_least_one
         centred = values - mean if mask is None else torch.where(keep, values - mean, 0.0)
         squares = centred.square().sum(dims)
         if _is_distributed():
-            squares = _SumOverRanks.apply(squares)
+            squares = _sum_over_ranks(squares)
         variance = squares / at_least_one
         self._track(mean.detach(), squares.detach(), count)
         return (centred * (torch.rsqrt(variance + self.eps) * self.weight) + self.bias).to(x.dtype)

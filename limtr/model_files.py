@@ -20,7 +20,9 @@ _KEPT = "kept/"
 State = dict[str, torch.Tensor]
 
 
-def write_model(folder: Path, state: Mapping[str, torch.Tensor], kept: Mapping[str, torch.Tensor], content: dict[str, Any]) -> Path:
+def write_model(
+    folder: Path, state: Mapping[str, torch.Tensor], kept: Mapping[str, torch.Tensor], content: dict[str, Any]
+) -> Path:
     """Write weights and configuration into `folder`; returns it.
 
     Args:
@@ -30,7 +32,9 @@ def write_model(folder: Path, state: Mapping[str, torch.Tensor], kept: Mapping[s
         content: what goes into `config.json`.
     """
     tensors = {**state, **{_KEPT + name: value for name, value in kept.items()}}
-    write_bytes(folder / WEIGHTS_FILE, save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}))
+    write_bytes(
+        folder / WEIGHTS_FILE, save({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()})
+    )
     write_json(folder / CONFIG_FILE, {"format": FORMAT, **content})
     return folder
 
@@ -68,7 +72,9 @@ def read_model(folder: Path) -> tuple[State, State, dict[str, Any]]:
         raise FileNotFoundError(f"{file} is missing; copy it from where {WEIGHTS_FILE} came from")
     content = read_json(file)
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
-        raise ValueError(f"{file}: expected an object with format {FORMAT} and a model; it was not written by MotionPredictor.save")
+        raise ValueError(
+            f"{file}: expected an object with format {FORMAT} and a model; it was not written by MotionPredictor.save"
+        )
     tensors = _load_safetensors(folder / WEIGHTS_FILE)
     state = {name: value for name, value in tensors.items() if not name.startswith(_KEPT)}
     kept = {name.removeprefix(_KEPT): value for name, value in tensors.items() if name.startswith(_KEPT)}
@@ -95,7 +101,8 @@ def read_weights(path: Path) -> State:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch reports damaged and unsafe files by many types
         raise ValueError(
-            f"{path}: torch cannot read it as plain weights ({str(error).splitlines()[0]}); if you trust it, save its state dict alone"
+            f"{path}: torch cannot read it as plain weights ({str(error).splitlines()[0]}); "
+            "if you trust the file, save its state dict alone"
         ) from error
     for key in ("model_state", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

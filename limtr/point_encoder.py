@@ -33,7 +33,8 @@ class LinearTime(nn.Module):
 
     def forward(self, frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Frame features (C, T, D) to (C, D); agents without any point go through the norms like the others."""
-        return self.layers(frames.flatten(start_dim=1))
+        feature: torch.Tensor = self.layers(frames.flatten(start_dim=1))
+        return feature
 
 
 class LidarEncoder(nn.Module):
@@ -59,4 +60,5 @@ class LidarEncoder(nn.Module):
 
     def forward(self, points: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Points (C, T, N, F) with `mask` (C, T, N) to one feature (C, D)."""
-        return self.time(self.points(points, mask), mask.any(dim=-1))
+        token: torch.Tensor = self.time(self.points(points, mask), mask.any(dim=-1))
+        return token

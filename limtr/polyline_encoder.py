@@ -19,12 +19,18 @@ def pool(x: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     if pooling == "max":
         # Features come from a ReLU, so that a zero in a masked slot never beats a valid element.
         return kept.amax(dim=-2) if kept.shape[-2] else kept.sum(dim=-2)
-    count = mask.sum(dim=-1, keepdim=True) if pooling == "average" else torch.full_like(mask[..., :1], mask.shape[-1], dtype=torch.int64)
+    count = (
+        mask.sum(dim=-1, keepdim=True)
+        if pooling == "average"
+        else torch.full_like(mask[..., :1], mask.shape[-1], dtype=torch.int64)
+    )
     return kept.sum(dim=-2) / count.clamp(min=1).to(x.dtype)
 
 
 class PointNet(nn.Module):
-    """Layers per element, pooling, the pooled feature beside every element, more layers, pooling; norms see valid elements only.
+    """Layers per element, pooling, the pooled feature beside every element, more layers, pooling.
+
+    The norms see valid elements only.
 
     Source: Qi et al., CVPR 2017, in the form of VectorNet's and MTR's polyline encoders.
     """
@@ -82,5 +88,3 @@ class PolylineEncoder(nn.Module):
         """Points (B, P, L, F) with `mask` (B, P, L) to (B, P, D)."""
         feature = self.out_mlps(self.points(x, mask))
         return torch.where(mask.any(dim=-1, keepdim=True), feature, 0.0)
-
-

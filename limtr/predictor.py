@@ -82,7 +82,7 @@ class MotionPredictor(nn.Module):
 
     @torch.no_grad()
     def predict(self, scenes: Scene | Sequence[Scene]) -> ScenePrediction | list[ScenePrediction]:
-        """Predict the targets of one scene or several, in world coordinates; targets invalid at the current step are left out."""
+        """Predict the targets of one scene or several in world coordinates; those invalid at the current step are left out."""
         from limtr.agent_view import build_agent_batch
         from limtr.batch import collate
         from limtr.world_view import to_world
@@ -97,7 +97,7 @@ class MotionPredictor(nn.Module):
         training = self.training
         self.eval()
         try:
-            prediction = self(agents)
+            prediction = self.select(self.decode(agents), agents.center_type)
         finally:
             self.train(training)
         predictions = to_world(prediction, agents, batch)
@@ -208,12 +208,12 @@ class MotionPredictor(nn.Module):
         for name, (value, expected) in channels.items():
             if value.shape[-1] != expected:
                 raise ValueError(
-                    f"{name} must have {expected} channels, has {value.shape[-1]}: build the batch with this model's config.view"
+                    f"{name} must have {expected} channels, has {value.shape[-1]}: build the batch with model.config.view"
                 )
 
 
 def default_intentions(num_queries: int) -> torch.Tensor:
-    """Intention points (3, Q, 2) for use before any were clustered: a fan ahead as wide and as long as the class can go in 8 s."""
+    """Intention points (3, Q, 2) before any were clustered: a fan as wide and long as the class can go in 8 s."""
     index = torch.arange(num_queries, dtype=torch.float32)
     radius_share = (index + 0.5) / num_queries
     # Multiples of the golden ratio spread the angles evenly whatever their number.

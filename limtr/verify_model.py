@@ -85,10 +85,10 @@ def build_model(golden: Arrays, meta: Mapping[str, Any]) -> MotionPredictor:
     """The file's model, in float64, without dropout."""
     points = {kind: golden[f"intention/TYPE_{kind.name}"] for kind in PREDICTED_TYPES}
     config = reference_config({**meta, "num_queries": len(points[ObjectType.VEHICLE])})
-    config = replace(
-        config, encoder=replace(config.encoder, dropout=0.0), decoder=replace(config.decoder, dropout=0.0)
-    )
-    state = {name.removeprefix("state/"): torch.from_numpy(value) for name, value in golden.items() if name.startswith("state/")}
+    config = replace(config, encoder=replace(config.encoder, dropout=0.0), decoder=replace(config.decoder, dropout=0.0))
+    state = {
+        name.removeprefix("state/"): torch.from_numpy(value) for name, value in golden.items() if name.startswith("state/")
+    }
     model = MotionPredictor(config).double()
     model.set_intentions(points)
     ours = from_reference(state, config)
@@ -149,9 +149,7 @@ def _final_modes(model: MotionPredictor, outputs: DecoderOutputs, batch: AgentBa
     return prediction.trajectories, prediction.scores
 
 
-def _compare_training(
-    golden: Arrays, meta: Mapping[str, Any], model: MotionPredictor, batch: AgentBatch
-) -> list[Comparison]:
+def _compare_training(golden: Arrays, meta: Mapping[str, Any], model: MotionPredictor, batch: AgentBatch) -> list[Comparison]:
     model.train()
     model.zero_grad()
     outputs = model.decode(batch)
