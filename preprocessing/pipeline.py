@@ -89,8 +89,10 @@ def run(config: PreprocessConfig) -> int:
         try:
             results, failures = execute(plan.todo, config)
         finally:
-            # Finished shards are of use whatever became of the others.
-            write_dataset_metadata(config.out, read_sidecars(config.out))
+            # Finished shards are of use whatever became of the others; a worker that was killed left its temporary file.
+            finished = read_sidecars(config.out)
+            remove_unfinished(config.out, finished)
+            write_dataset_metadata(config.out, finished)
         return finish(config, plan, results, failures, time.monotonic() - start)
 
 

@@ -59,7 +59,7 @@ def make_plan(
             raise FileNotFoundError(
                 f"{lidar}: no such folder; --lidar is the folder that holds training/SCENARIO_ID.tfrecord, ..."
             )
-        notes.append(f"no LiDAR: {lidar_root} does not exist")
+        notes.append(f"no LiDAR files: {lidar_root} does not exist")
     done = {(sidecar.split, sidecar.index): sidecar for sidecar in read_sidecars(out)}
     for finished in done.values():
         refuse_other_settings(out, finished, settings)

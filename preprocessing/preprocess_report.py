@@ -78,25 +78,27 @@ def print_summary(summary: Mapping[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "split", "shards", "scenes", "with LiDAR", "targets", "invalid now", "points", "empty crops", "misaligned", "kB/scene"
-    )
-    for split, numbers in summary["splits"].items():
-        share = numbers["empty_crop_share"]
-        size = numbers["bytes_per_scene"]
-        table.add_row(
-            split,
-            str(numbers["shards"]),
-            str(numbers["scenes"]),
-            str(numbers["scenes_with_lidar"]),
-            " ".join(f"{count} {name.lower()}" for name, count in numbers["targets"].items()) or "none",
-            str(numbers["targets_invalid_now"]),
-            str(numbers["lidar_points"]),
-            "-" if share is None else f"{share:.1%}",
-            str(len(numbers["misaligned"])),
-            "-" if size is None else f"{size / 1000:.0f}",
-        )
-    Console(width=None if Console().is_terminal else 140).print(table)
+    splits: Mapping[str, Mapping[str, Any]] = summary["splits"]
+    kinds = [kind for kind in ObjectType if any(kind.name in numbers["targets"] for numbers in splits.values())]
+    rows: list[tuple[str, list[str]]] = [
+        ("shards", [str(numbers["shards"]) for numbers in splits.values()]),
+        ("scenes", [str(numbers["scenes"]) for numbers in splits.values()]),
+        ("  with LiDAR", [str(numbers["scenes_with_lidar"]) for numbers in splits.values()]),
+        ("  without targets", [str(numbers["scenes_without_targets"]) for numbers in splits.values()]),
+        *(
+            (f"{kind.name.lower()} targets", [str(numbers["targets"].get(kind.name, 0)) for numbers in splits.values()])
+            for kind in kinds
+        ),
+        ("targets invalid now", [str(numbers["targets_invalid_now"]) for numbers in splits.values()]),
+        ("LiDAR points", [str(numbers["lidar_points"]) for numbers in splits.values()]),
+        ("empty crops", [_percent(numbers["empty_crop_share"]) for numbers in splits.values()]),
+        ("misaligned scenes", [_named(numbers["misaligned"]) for numbers in splits.values()]),
+        ("kB per scene", [_kilobytes(numbers["bytes_per_scene"]) for numbers in splits.values()]),
+    ]
+    table = Table("", *splits)
+    for title, cells in rows:
+        table.add_row(title, *cells)
+    Console().print(table)
     this_run = summary["this_run"]
     rate = this_run["scenes"] / this_run["seconds"] if this_run["seconds"] > 0 else 0.0
     print(
@@ -104,3 +106,18 @@ def print_summary(summary: Mapping[str, Any], out: Path) -> None:
         f"{rate:.1f} scenes/s), {this_run['shards_done_before']} done before, {len(this_run['shards_failed'])} failed, "
         f"{summary['quarantine']['entries']} entries in quarantine"
     )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _kilobytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1000:.0f}"
+
+
+def _named(scenarios: Mapping[str, int], most: int = 3) -> str:
+    """How many, and the first few with their shifts; all of them are in report.json."""
+    first = [f"{scenario_id} ({shift:+d})" for scenario_id, shift in list(scenarios.items())[:most]]
+    more = ["..."] if len(scenarios) > most else []
+    return "\n".join([str(len(scenarios)), *first, *more])
