@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from limtr.batch import SceneBatch, collate
@@ -171,5 +172,8 @@ def load_batches(
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
         pin_memory=pin_memory,
+        # Its own generator: a loader draws a seed when it starts, and from the global one that would shift what dropout
+        # draws in a run resumed within an epoch.
+        generator=torch.Generator().manual_seed(0),
     )
     yield from loader

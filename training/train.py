@@ -87,6 +87,7 @@ def build_model(config: TrainConfig, recipe: Recipe) -> MotionPredictor:
     torch.manual_seed(recipe.seed)
     model = MotionPredictor(model_config(recipe))
     model.set_intentions(load_intentions(config.data))
+    model.licence = config.licence
     if config.init_from is not None and not config.resume:
         print(model.initialise_from(config.init_from))
     return model

@@ -1,0 +1,204 @@
+"""Training end to end on tiny scenes: falling loss, resume bit for bit, interrupts, bad losses, full disks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from limtr.config import ModelConfig, tiny
+from limtr.predictor import MotionPredictor
+from preprocessing.shards import scene_entry
+from tests.builders import tiny_scene
+from training import checkpoint
+from training.checkpoint import CheckpointStore
+from training.config import Recipe, TrainConfig
+from training.data import SelectedScenes, select
+from training.loop import NonFiniteLossError, Trainer
+from training.session import Session
+
+SCENES = [tiny_scene(seed, num_tracks=4, num_targets=2) for seed in range(6)]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_model(seed: int = 0) -> MotionPredictor:
+    torch.manual_seed(seed)
+    config: ModelConfig = tiny()
+    return MotionPredictor(replace(config, view=replace(config.view, num_polylines=8, num_lidar_points=8)))
+
+
+def recipe(**options: Any) -> Recipe:
+    given = {"steps": 4, "batch_size": 2, "validate_every": 0, "schedule": "cosine", "learning_rate": 1e-3, **options}
+    return TrainConfig(data=Path("data"), out=Path("run"), **given).recipe(on_cuda=False)
+
+
+def session(run: Path, wanted: Recipe, *, fingerprint: str = "data", minade: float = 1.0, seed: int = 0) -> Session:
+    index = [scene_entry(scene, row) for row, scene in enumerate(SCENES)]
+    chosen = select(index, range(len(SCENES)), wanted.object_types, wanted.max_distance_m)
+    scenes = SelectedScenes(SCENES, chosen, drop_vehicles=wanted.drop_vehicles, seed=wanted.seed)
+    trainer = Trainer(small_model(seed), scenes, wanted, device=CPU)
+    return Session(trainer, run, validate=lambda: {"minADE": minade}, data_fingerprint=fingerprint, licence="CC0")
+
+
+def stop_after(part: Session, step: int) -> None:
+    """Ask for an interrupt once a step is done, as Ctrl-C would."""
+    trainer = part.trainer
+    original = trainer._step
+
+    def counted(group: Any) -> dict[str, float]:
+        if trainer.position.step + 1 == step:
+            trainer.interrupt.requested = True
+        return original(group)
+
+    trainer._step = counted  # type: ignore[method-assign]
+
+
+def assert_same_tensors(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+def test_the_loss_falls_on_a_few_scenes(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=25, batch_size=6, learning_rate=2e-3))
+    part.run()
+    assert part.last_train["loss"] < 0.7 * part.first_train["loss"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"accumulate": 2}, {"ema_decay": 0.9}, {"drop_map": 0.5, "drop_vehicles": 0.5}],
+    ids=["plain", "accumulate", "ema", "augmented"],
+)
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, options: dict[str, Any]) -> None:
+    wanted = recipe(steps=5, **options)
+    straight = session(tmp_path / "straight", wanted)
+    straight.run()
+    first = session(tmp_path / "parts", wanted)
+    stop_after(first, 2)  # in the middle of the first epoch
+    first.run()
+    assert first.trainer.position.step == 2
+    second = session(tmp_path / "parts", wanted, seed=99)
+    latest = second.store.latest()
+    assert latest is not None
+    second.restore(latest)
+    second.run()
+    assert second.trainer.position.step == straight.trainer.position.step == 5
+    assert_same_tensors(second.trainer.model.state_dict(), straight.trainer.model.state_dict())
+    ends = [CheckpointStore.load_state(part.store.latest() or tmp_path) for part in (straight, second)]
+    assert_same_tensors(ends[0].tensors, ends[1].tensors)
+    assert ends[0].random_state == ends[1].random_state
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    states = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        part = session(tmp_path / name, recipe(steps=2, seed=seed))
+        part.run()
+        states.append(part.trainer.model.state_dict())
+    assert_same_tensors(states[0], states[1])
+    assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_the_average_is_what_a_checkpoint_shows_and_the_weights_go_on(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=3, ema_decay=0.9))
+    part.run()
+    saved = MotionPredictor.load(tmp_path)
+    average, own = part.trainer.average, dict(part.trainer.model.named_parameters())
+    assert average is not None
+    for name, value in saved.named_parameters():
+        assert torch.equal(value, average.average[name])
+    assert any(not torch.equal(value, own[name]) for name, value in saved.named_parameters())
+
+
+def test_a_checkpoint_names_licence_data_and_recipe_and_loads_for_prediction(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=1))
+    part.run()
+    latest = part.store.latest()
+    assert latest is not None
+    state = json.loads((latest / "training_state.json").read_text())
+    assert (state["licence"], state["data_fingerprint"], state["recipe"]["steps"]) == ("CC0", "data", 1)
+    assert MotionPredictor.load(tmp_path).predict(SCENES[0]).xy_m.shape == (2, 6, 80, 2)
+
+
+def test_another_recipe_or_other_data_are_refused_by_name(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=1))
+    part.run()
+    latest = part.store.latest()
+    assert latest is not None
+    with pytest.raises(ValueError, match=r"learning_rate: was 0\.001, is 0\.5"):
+        session(tmp_path, recipe(steps=1, learning_rate=0.5)).restore(latest)
+    with pytest.raises(ValueError, match="data: was data, is other"):
+        session(tmp_path, recipe(steps=1), fingerprint="other").restore(latest)
+
+
+def test_a_folder_without_training_state_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no training checkpoint"):
+        session(tmp_path / "run", recipe()).restore(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_names_its_scenarios_and_keeps_the_weights(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=3))
+    with torch.no_grad():
+        next(iter(part.trainer.model.parameters())).fill_(float("inf"))
+    before = {name: value.clone() for name, value in part.trainer.model.named_parameters()}
+    with pytest.raises(NonFiniteLossError, match=r"step 1; scenarios of the batch: tiny\d{4}, tiny\d{4}"):
+        part.run()
+    for name, value in part.trainer.model.named_parameters():
+        assert torch.equal(value, before[name])
+
+
+def test_old_checkpoints_go_but_the_best_and_the_newest_stay(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=1), minade=0.5)
+    part.store.keep = 1
+    part.run()
+    part.validate = lambda: {"minADE": 0.9}
+    for step in (2, 3, 4):
+        part.trainer.position = replace(part.trainer.position, step=step)
+        part.save()
+    names = sorted(path.name for path in part.store.folder.glob("step-*"))
+    assert names == ["step-00000001", "step-00000004"]
+    assert (part.store.folder / "best.txt").read_text().strip() == "step-00000001"
+
+
+def test_a_full_disk_leaves_the_checkpoints_that_were_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = session(tmp_path, recipe(steps=1))
+    part.run()
+    before = part.store.latest()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    part.trainer.position = replace(part.trainer.position, step=2)
+    with pytest.raises(OSError, match="No space left"):
+        part.save()
+    assert part.store.latest() == before
+    assert [path.name for path in part.store.folder.iterdir() if path.is_dir()] == ["step-00000001"]
+
+
+def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
+    first = session(tmp_path, recipe(steps=12))
+    stop_after(first, 11)
+    first.run()
+    with (tmp_path / "log.jsonl").open("a") as handle:
+        handle.write('{"step": 12, "kind": "train", "lo')  # a killed process may leave half a line
+    second = session(tmp_path, recipe(steps=12))
+    second.restore(second.store.latest() or tmp_path)
+    second.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 10]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [12]
+    assert np.isfinite([line["loss"] for line in lines if line["kind"] == "train"]).all()
