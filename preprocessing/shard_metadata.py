@@ -135,8 +135,8 @@ def read_sidecars(data_dir: Path, split: str | None = None) -> list[Sidecar]:
     return sorted(found, key=lambda sidecar: (SPLITS.index(sidecar.split), sidecar.index))
 
 
-def scene_index(data_dir: Path, split: str) -> list[SceneEntry]:
-    """The index of a split: entry i is scene i of the data source."""
+def indexed_scenes(data_dir: Path, split: str) -> list[SceneEntry]:
+    """The index of a split as the sidecars have it: entry i is scene i of the data source if all of them are there."""
     return [scene for sidecar in read_sidecars(data_dir, split) for scene in sidecar.scenes]
 
 

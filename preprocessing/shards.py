@@ -13,14 +13,14 @@ from typing import Any, overload
 import numpy as np
 
 from limtr.files import atomic_path, read_json
-from limtr.scene import ObjectType, Scene
+from limtr.scene import Scene
 from preprocessing.shard_codec import decode_scene, encode_scene, example_to_scene, scene_features, scene_to_example
 from preprocessing.shard_metadata import (
     SPLITS,
     SceneEntry,
     data_fingerprint,
+    indexed_scenes,
     read_sidecars,
-    scene_index,
     shard_name,
     write_dataset_metadata,
 )
@@ -186,23 +186,10 @@ class SceneSource(Sequence[Scene]):
 
     def scenario_ids(self) -> tuple[str, ...]:
         """Ids of all scenes in order; from the sidecars, or from the records where those were left behind."""
-        entries = scene_index(self.data_dir, self.split)
+        entries = indexed_scenes(self.data_dir, self.split)
         if len(entries) == self._length:
             return tuple(entry.scenario_id for entry in entries)
         return tuple(scene.scenario_id for scene in self)
-
-    def target_types(self) -> tuple[tuple[ObjectType, ...], ...]:
-        """Types of the tracks to predict of every scene, from the sidecars.
-
-        Raises:
-            FileNotFoundError: the sidecars do not belong to these shards.
-        """
-        entries = scene_index(self.data_dir, self.split)
-        if len(entries) != self._length:
-            raise FileNotFoundError(
-                f"{self.data_dir}/sidecars: {len(entries)} scenes indexed, {self._length} stored; copy all files"
-            )
-        return tuple(tuple(ObjectType(number) for number in entry.target_types) for entry in entries)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
@@ -214,3 +201,18 @@ class SceneSource(Sequence[Scene]):
             builder = tfds.builder_from_directory(str(self.data_dir))
             self._opened = (os.getpid(), builder.as_data_source(self.split))
         return self._opened[1]
+
+
+def scene_index(data_dir: Path, split: str) -> list[SceneEntry]:
+    """The index of a split: entry i is about scene i of its `SceneSource`.
+
+    Raises:
+        FileNotFoundError: no such dataset or split, or its sidecars do not belong to its shards.
+    """
+    entries, stored = indexed_scenes(data_dir, split), len(SceneSource(data_dir, split))
+    if len(entries) != stored:
+        raise FileNotFoundError(
+            f"{data_dir}/sidecars: {len(entries)} scenes indexed, {stored} stored in split {split!r}; "
+            "copy the whole folder, or run `limtr preprocess` again to mend it"
+        )
+    return entries

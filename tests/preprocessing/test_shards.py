@@ -23,6 +23,7 @@ from preprocessing.shards import (
     decode_scene,
     encode_scene,
     scene_entry,
+    scene_index,
     write_dataset_metadata,
 )
 from tests.builders import tiny_scene
@@ -170,7 +171,7 @@ def test_source_reads_all_splits_at_random_and_keeps_the_order_of_shards(tmp_pat
     assert [scene.scenario_id for scene in source] == list(source.scenario_ids())
     assert_same_scene(source[-1], scenes[3])
     assert [scene.scenario_id for scene in source[1:3]] == ["tiny0001", "tiny0002"]
-    assert [[kind.name for kind in kinds] for kinds in source.target_types()] == [["VEHICLE", "PEDESTRIAN", "CYCLIST"]] * 4
+    assert [entry.target_types for entry in scene_index(tmp_path, "train")] == [(1, 2, 3)] * 4
     with pytest.raises(IndexError, match="there is no scene 4"):
         source[4]
     assert not SceneSource(tmp_path, "test")[0].has_future
@@ -181,7 +182,7 @@ def test_source_answers_from_the_records_when_sidecars_were_left_behind(tmp_path
     sidecar_path(tmp_path, "train", 0).unlink()
     assert SceneSource(tmp_path, "train").scenario_ids() == ("tiny0001", "tiny0002")
     with pytest.raises(FileNotFoundError, match="0 scenes indexed, 2 stored"):
-        SceneSource(tmp_path, "train").target_types()
+        scene_index(tmp_path, "train")
 
 
 def test_source_travels_to_other_processes_before_and_after_it_was_read(tmp_path: Path) -> None:
