@@ -1,0 +1,93 @@
+"""`limtr verify lidar --scenario FILE.tfrecord FILE.npz`: are our points those of Waymo's decoder?"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from limtr.conformance import Comparison, print_comparisons
+from preprocessing.verify_files import Arrays, Float, read_arrays, read_one_scenario, relative_difference, vectors
+from preprocessing.womd.lidar import LASER_NAMES, TOP, LidarError, frame_points
+
+TOP_TOLERANCE_M = 1.1e-3
+"""Waymo's decoder places TOP points in world coordinates in float32: a millimetre at 6,400 m."""
+SIDE_TOLERANCE_M = 2e-5
+"""float32 at the 20 m of a side laser."""
+FEATURE_TOLERANCE = 1e-4
+"""Of the feature (of 1 where it is smaller): golden files may hold float32."""
+
+_ARRAY = re.compile(r"f(?P<frame>\d+)_l(?P<laser>\d+)_(?:xyz|feat)(?P<echo>[12])")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyLidarConfig:
+    """Compare decoded LiDAR points with those of Waymo's decoder."""
+
+    scenario: Path
+    """TFRecord with one Scenario whose laser frames are compared."""
+    golden: Positional[Path]
+    """Golden file (.npz): f{frame}_l{laser}_xyz{return} in metres in the vehicle frame, ..._feat{return}."""
+
+
+def run(config: VerifyLidarConfig) -> int:
+    """Print every compared quantity; 0 only if all agree."""
+    return print_comparisons(list(compare(config)))
+
+
+def compare(config: VerifyLidarConfig) -> Iterator[Comparison]:
+    """Points and features of every frame, laser and return in the golden file, in the order of their pixels.
+
+    Lasers are numbered by LaserName (1 TOP ... 5 REAR), or by their place in the frame if the file has a laser 0.
+
+    Raises:
+        ValueError: an array is missing or misshapen, or frame or laser are not in the record.
+    """
+    path = config.golden
+    arrays = read_arrays(path, _ARRAY)
+    scenario = read_one_scenario(config.scenario)
+    found = [match for match in map(_ARRAY.fullmatch, arrays) if match]
+    by_place = any(int(match["laser"]) == 0 for match in found)
+    for index in sorted({int(match["frame"]) for match in found}):
+        frames = scenario.compressed_frame_laser_data
+        if index >= len(frames):
+            raise ValueError(f"{path}: has frame {index}, but {config.scenario} has {len(frames)} laser frames")
+        frame = frames[index]
+        numbers = {place if by_place else laser.name: place for place, laser in enumerate(frame.lasers)}
+        compared = {(int(match["laser"]), int(match["echo"])) for match in found if int(match["frame"]) == index}
+        unknown = sorted({laser for laser, _ in compared} - set(numbers))
+        if unknown:
+            raise ValueError(f"{path}: frame {index} has lasers {unknown}, the record has {sorted(numbers)}")
+        try:
+            points = frame_points(frame)
+        except LidarError as error:
+            raise ValueError(f"{config.scenario}: compressed_frame_laser_data[{index}]: {error}") from error
+        for number, place in sorted(numbers.items()):
+            for echo in (1, 2):
+                xyz, features = points[place][echo - 1]
+                # What the golden file leaves out must be empty: a lost array is not an agreement.
+                if (number, echo) in compared or xyz.size:
+                    yield from _compare_return(
+                        arrays, path, (index, number, echo), int(frame.lasers[place].name), xyz, features
+                    )
+
+
+def _compare_return(
+    arrays: Arrays, path: Path, key: tuple[int, int, int], laser_name: int, xyz: Float, features: Float
+) -> Iterator[Comparison]:
+    frame, number, echo = key
+    names = {kind: f"f{frame}_l{number}_{kind}{echo}" for kind in ("xyz", "feat")}
+    tolerance = TOP_TOLERANCE_M if laser_name == TOP else SIDE_TOLERANCE_M
+    note = f"{LASER_NAMES.get(laser_name, laser_name)}, {len(xyz)} points"
+    for kind, ours, limit in (("xyz", xyz, tolerance), ("feat", features, FEATURE_TOLERANCE)):
+        golden = vectors(arrays, names[kind], path)
+        if golden.shape != ours.shape:
+            note = f"{len(golden)} points in the golden file, {len(ours)} here"
+            yield Comparison(name=names[kind], difference=math.inf, tolerance=limit, note=note)
+            continue
+        difference = relative_difference(ours, golden) if kind == "feat" else abs(ours - golden)
+        yield Comparison(name=names[kind], difference=float(difference.max(initial=0.0)), tolerance=limit, note=note)
