@@ -45,9 +45,8 @@ def masked_attention(
     sees_any = allowed.any(dim=-1, keepdim=True)
     # An all-masked row has no softmax; let it see everything and set the result to zero.
     mask = (allowed | ~sees_any).unsqueeze(1)
-    heads = functional.scaled_dot_product_attention(
-        *(split_heads(x, num_heads).transpose(1, 2) for x in (query, key, value)), attn_mask=mask, dropout_p=dropout
-    )
+    queries, keys, values = (split_heads(x, num_heads).transpose(1, 2) for x in (query, key, value))
+    heads = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     joined = heads.transpose(1, 2).flatten(start_dim=2)
     return torch.where(sees_any, joined, 0.0)
 

@@ -128,7 +128,7 @@ class ContextEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, code, allowed)
         x = torch.where(all_valid.unsqueeze(-1), x, 0.0)
-        parts = torch.split(x, [part.shape[1] for part in valid], dim=1)  # type: ignore[no-untyped-call]
+        parts = torch.split(x, [part.shape[1] for part in valid], dim=1)
         has_lidar = self.lidar_encoder is not None
         return EncodedScene(
             center=parts[0][rows, batch.center_index],

@@ -73,7 +73,7 @@ def _find_target(
 ) -> _Target:
     future = torch.where(mask.unsqueeze(-1), future, 0.0)
     steps = torch.arange(mask.shape[1], device=mask.device)
-    last = (steps * mask).amax(dim=-1) if mask.shape[0] else mask.new_zeros((0,), dtype=torch.int64)
+    last = (steps * mask).amax(dim=-1)
     end = future[torch.arange(mask.shape[0], device=mask.device), last, :2]
     distance = (outputs.intentions - end.unsqueeze(1)).square().sum(dim=-1)
     known = torch.ones_like(mask[:, 0]) if settings.reference_unknown_futures else mask.any(dim=-1)

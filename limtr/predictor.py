@@ -92,7 +92,7 @@ class MotionPredictor(nn.Module):
             return []
         parameter = next(self.parameters())
         view = self.config.view
-        batch = collate(listed, num_lidar_points=view.num_lidar_points if view.use_lidar else 0).to(parameter.device)
+        batch = collate(listed, num_lidar_points=view.num_lidar_points if view.use_lidar else 1).to(parameter.device)
         agents = build_agent_batch(batch, view).to(dtype=parameter.dtype)
         training = self.training
         self.eval()
@@ -100,7 +100,7 @@ class MotionPredictor(nn.Module):
             prediction = self.select(self.decode(agents), agents.center_type)
         finally:
             self.train(training)
-        predictions = to_world(prediction, agents, batch)
+        predictions: list[ScenePrediction] = to_world(prediction, agents, batch)
         return predictions[0] if isinstance(scenes, Scene) else predictions
 
     def set_intentions(self, points: Mapping[ObjectType, FloatArray]) -> None:
@@ -120,7 +120,7 @@ class MotionPredictor(nn.Module):
         digest = hashlib.sha256(json.dumps(config_to_json(self.config), sort_keys=True).encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def save(self, path: Path | str) -> Path:

@@ -61,7 +61,8 @@ def our_names(state: Mapping[str, torch.Tensor]) -> tuple[State, State]:
         state: names of MTR or LiMTR, with or without the `module.` of distributed training.
 
     Returns:
-        our state dict (LiMTR's intention points included), and the tensors that the reference never trains, by its own names.
+        our state dict (LiMTR's intention points as one tensor), and by the reference's own names the tensors that have no place
+        in it: those that the reference never trains, and LiMTR's intention points (which say that it had them).
 
     Raises:
         ValueError: a name that neither model has.
@@ -70,9 +71,9 @@ def our_names(state: Mapping[str, torch.Tensor]) -> tuple[State, State]:
     ours: State = {}
     kept: State = {}
     for name, value in plain.items():
-        if _UNTRAINED.fullmatch(name):
+        if _UNTRAINED.fullmatch(name) or name in _INTENTIONS:
             kept[name] = value
-        elif name not in _INTENTIONS:
+        else:
             ours[_rename(name, _PREFIXES)] = value
     if all(name in plain for name in _INTENTIONS):
         ours["intention_points"] = torch.stack([plain[name] for name in _INTENTIONS])
@@ -106,17 +107,16 @@ def to_reference(
     ours: Mapping[str, torch.Tensor],
     config: ModelConfig,
     kept: Mapping[str, torch.Tensor] | None = None,
-    *,
-    intention_buffers: bool | None = None,
 ) -> State:
     """Our state dict with the reference's names and shapes, every entry of it.
 
     Args:
         ours: state dict of a `MotionPredictor`.
         config: its configuration.
-        kept: what `our_names` gave as never trained; zeros stand in for what is not there.
-        intention_buffers: add LiMTR's three intention-point buffers (default: if the model has a LiDAR branch).
+        kept: what `our_names` gave beside our state (`MotionPredictor.kept`); zeros stand in for tensors that are not there.
+            LiMTR's intention-point buffers are written if they are in it, or if the model reads LiDAR.
     """
+    kept = {} if kept is None else kept
     renamed = {
         _rename(name, [(new, old) for old, new in _PREFIXES]): value
         for name, value in ours.items()
@@ -127,8 +127,8 @@ def to_reference(
             for part in ("weight", "bias"):
                 name = f"{_DECODER}{branch}_decoder_layers.{index}.ca_qpos_proj.{part}"
                 like = renamed[name.replace("ca_qpos_proj", "ca_kpos_proj")]
-                renamed[name] = kept[name] if kept is not None and name in kept else torch.zeros_like(like)
-    if intention_buffers if intention_buffers is not None else config.encoder.lidar is not None:
+                renamed[name] = kept.get(name, torch.zeros_like(like))
+    if "intention_points" in ours and (config.encoder.lidar is not None or any(name in kept for name in _INTENTIONS)):
         renamed |= dict(zip(_INTENTIONS, ours["intention_points"], strict=True))
     return renamed
 

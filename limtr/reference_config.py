@@ -32,6 +32,8 @@ def reference_config(meta: Mapping[str, Any]) -> ModelConfig:
     """
     try:
         context, decoder = dict(meta["context_encoder"]), dict(meta["motion_decoder"])
+        _warn_of_ignored("context_encoder", context)
+        _warn_of_ignored("motion_decoder", decoder)
         limtr_like = str(meta.get("model", "limtr" if "USE_LIDAR_POINTS" in context else "mtr")).lower() != "mtr"
         return _Reader(context, decoder, limtr_like).config(int(_num_queries(meta)))
     except KeyError as error:
@@ -40,8 +42,31 @@ def reference_config(meta: Mapping[str, Any]) -> ModelConfig:
         ) from error
 
 
+_UNDERSTOOD = {
+    "context_encoder": (
+        "NAME NUM_OF_ATTN_NEIGHBORS NUM_INPUT_ATTR_AGENT NUM_INPUT_ATTR_MAP NUM_CHANNEL_IN_MLP_AGENT NUM_CHANNEL_IN_MLP_MAP "
+        "NUM_LAYER_IN_MLP_AGENT NUM_LAYER_IN_MLP_MAP NUM_LAYER_IN_PRE_MLP_MAP D_MODEL NUM_ATTN_LAYERS NUM_ATTN_HEAD "
+        "DROPOUT_OF_ATTN USE_LOCAL_ATTN USE_LIDAR_POINTS INCLUDE_LIDAR_FEATURES LP_ADD_ONEHOT_CLASS REGULIZAR_WEIGHT_POINTNET "
+        "lidar_encoder lidar_enc_class double_poly lidar_in_k"
+    ),
+    "motion_decoder": (
+        "NAME OBJECT_TYPE CENTER_OFFSET_OF_MAP NUM_FUTURE_FRAMES NUM_MOTION_MODES INTENTION_POINTS_FILE D_MODEL "
+        "NUM_DECODER_LAYERS NUM_ATTN_HEAD MAP_D_MODEL DROPOUT_OF_ATTN NUM_BASE_MAP_POLYLINES NUM_WAYPOINT_MAP_POLYLINES "
+        "LOSS_WEIGHTS NMS_DIST_THRESH CONCAT_LIDAR_CENTER CONCAT_LIDAR_AGENTS ONLY_CENTER_OBJ"
+    ),
+}
+
+
+def _warn_of_ignored(section: str, keys: Mapping[str, Any]) -> None:
+    ignored = sorted(
+        name for name, value in keys.items() if name not in _UNDERSTOOD[section].split() and value not in (None, False)
+    )
+    if ignored:
+        warnings.warn(f"keys of {section} that have no counterpart here are ignored: {ignored}", stacklevel=3)
+
+
 class _Reader:
-    """Reads the reference's keys and says which of them it did not understand."""
+    """Reads the reference's keys."""
 
     def __init__(self, context: dict[str, Any], decoder: dict[str, Any], limtr_like: bool) -> None:
         self.context, self.decoder, self.limtr_like = context, decoder, limtr_like
