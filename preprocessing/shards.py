@@ -173,13 +173,25 @@ class SceneSource(Sequence[Scene]):
     @overload
     def __getitem__(self, index: slice) -> list[Scene]: ...
     def __getitem__(self, index: int | slice) -> Scene | list[Scene]:
-        """Scene `index` of the split, checked (a slice gives a list)."""
+        """Scene `index` of the split, checked (a slice gives a list).
+
+        Raises:
+            IndexError: there is no such scene.
+            ValueError: the shard is damaged or gone; the message says where and what to do.
+        """
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(self._length))]
         row = index + self._length if index < 0 else index
         if not 0 <= row < self._length:
             raise IndexError(f"{self.data_dir}: split {self.split!r} has {self._length} scenes, there is no scene {index}")
-        return example_to_scene(self._examples()[row])
+        try:
+            example = self._examples()[row]
+        except RuntimeError as error:  # array_record's only kind of error: a wrong checksum, a missing file, ...
+            raise ValueError(
+                f"{self.data_dir}: scene {row} of split {self.split!r} cannot be read ({error}); "
+                "delete that shard and run `limtr preprocess` again"
+            ) from error
+        return example_to_scene(example)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[row] for row in range(self._length))

@@ -140,6 +140,16 @@ def test_a_motion_shard_that_changed_is_made_again(raw: Path, tmp_path: Path, ca
     assert SceneSource(out, "train").scenario_ids() == ("a0", "a1", "b0", "b1", "b2")
 
 
+def test_a_deleted_shard_is_made_again(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert preprocess(raw, out) == 0
+    fingerprint = data_fingerprint(out)
+    (out / shard_name("train", 0)).unlink()
+    assert preprocess(raw, out) == 0
+    assert "its file is gone" in capsys.readouterr().out
+    assert data_fingerprint(out) == fingerprint
+
+
 def test_what_an_interrupted_run_left_is_swept(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert preprocess(raw, out) == 0
@@ -402,7 +412,10 @@ def test_ray_lists_a_shard_that_cannot_be_made(raw: Path, tmp_path: Path, ray_cl
 
 
 def test_pipeline_modules_load_without_ray_and_tfds() -> None:
-    program = "import sys, preprocessing.pipeline, preprocessing.shards; assert not {'ray', 'tensorflow_datasets', 'array_record', 'open3d'} & set(sys.modules)"  # noqa: E501
+    program = (
+        "import sys, preprocessing.pipeline, preprocessing.shards, preprocessing.intentions; "
+        "assert not {'ray', 'tensorflow_datasets', 'array_record', 'open3d', 'sklearn'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -201,6 +201,20 @@ def test_source_says_what_is_missing(tmp_path: Path) -> None:
         SceneSource(tmp_path, "validation")
 
 
+def test_a_damaged_shard_is_named_and_the_others_can_be_read(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {("train", 0): [tiny_scene(1)], ("train", 1): [tiny_scene(2)]})
+    shard = tmp_path / shard_name("train", 0)
+    damaged = bytearray(shard.read_bytes())
+    damaged[2000] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"scene 0 of split 'train' cannot be read.*mismatch.*limtr preprocess"):
+        SceneSource(tmp_path, "train")[0]
+    assert SceneSource(tmp_path, "train")[1].scenario_id == "tiny0002"
+    shard.unlink()
+    with pytest.raises(ValueError, match=rf"{shard.name}.*limtr preprocess"):
+        SceneSource(tmp_path, "train")[0]
+
+
 def test_tfds_opens_the_dataset_without_our_code_and_without_tensorflow(tmp_path: Path) -> None:
     scene = tiny_scene(3)
     write_dataset(tmp_path, {("train", 4): [tiny_scene(2), scene], ("train", 7): [tiny_scene(5)]})
