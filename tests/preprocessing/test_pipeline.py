@@ -17,7 +17,7 @@ import pytest
 
 from limtr.cli import main
 from preprocessing import preprocess_task
-from preprocessing.executors import run_in_process
+from preprocessing.executors import run_in_process, run_on_ray
 from preprocessing.pipeline import QUARANTINE_FILE, PreprocessConfig, only_run, run
 from preprocessing.plan import make_plan, shard_indices
 from preprocessing.preprocess_task import ShardFailure, ShardResult, ShardSettings, ShardTask
@@ -400,8 +400,6 @@ def test_ray_makes_the_same_bytes(raw: Path, tmp_path: Path, ray_cluster: None) 
 
 
 def test_ray_lists_a_shard_that_cannot_be_made(raw: Path, tmp_path: Path, ray_cluster: None) -> None:
-    from preprocessing.executors import run_on_ray
-
     good = make_plan(source=raw, out=tmp_path, lidar=None, splits=("train",), settings=ShardSettings()).todo
     gone = ShardTask(source=raw / "gone", split="train", index=7, out=tmp_path, lidar=None, settings=ShardSettings())
     outcomes = list(run_on_ray([gone, *good], address=None, workers=None))
@@ -409,6 +407,26 @@ def test_ray_lists_a_shard_that_cannot_be_made(raw: Path, tmp_path: Path, ray_cl
     (failure,) = [outcome for outcome in outcomes if isinstance(outcome, ShardFailure)]
     assert failure.task == gone
     assert "No such file" in failure.error
+
+
+class LethalPath(type(Path())):  # type: ignore[misc]
+    """A motion shard that kills its worker until a file named after it with `.spared` exists."""
+
+    def stat(self, **options: Any) -> os.stat_result:
+        marker = Path(f"{self}.spared")
+        if not marker.exists():
+            marker.touch()
+            os._exit(9)
+        return os.stat(str(self), **options)
+
+
+def test_ray_tries_again_when_a_worker_dies(raw: Path, tmp_path: Path, ray_cluster: None) -> None:
+    source = LethalPath(raw / "scenario" / "training" / "training.tfrecord-00000-of-00002")
+    task = ShardTask(source=source, split="train", index=0, out=tmp_path / "out", lidar=None, settings=ShardSettings())
+    (outcome,) = run_on_ray([task], address=None, workers=None)
+    assert isinstance(outcome, ShardResult)
+    assert outcome.rows == 2
+    assert Path(f"{source}.spared").exists(), "the first worker did die"
 
 
 def test_pipeline_modules_load_without_ray_and_tfds() -> None:
