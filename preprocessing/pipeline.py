@@ -77,8 +77,13 @@ def run(config: PreprocessConfig) -> int:
         if config.overwrite:
             removed = remove_dataset(config.out)
             print(f"--overwrite: removed {removed} files from {config.out}")
+        # Whole paths: a Ray worker may stand in another folder.
         plan = make_plan(
-            source=config.input, out=config.out, lidar=config.lidar, splits=config.splits, settings=config.settings
+            source=config.input.absolute(),
+            out=config.out.absolute(),
+            lidar=config.lidar.absolute() if config.lidar else None,
+            splits=config.splits,
+            settings=config.settings,
         )
         for path in remove_unfinished(config.out, read_sidecars(config.out)):
             print(f"removed {path}, left by an interrupted run")

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from limtr.files import path_inside
 from limtr.scene import Scene, SceneError
 from preprocessing.shard_metadata import Sidecar, shard_name, sidecar_path, write_sidecar
 from preprocessing.shards import ShardWriter
@@ -115,13 +114,17 @@ def process_shard(task: ShardTask) -> ShardResult:
                         f"scenario {scenario_id!r} is in record {seen[scenario_id]} already; only that one is kept"
                     )
                 scene = scenario_to_scene(message, source=f"{task.source} record {index}")
+                lidar_file = find_lidar(task.lidar, scenario_id)
             except Exception as error:  # whatever a broken record does, its neighbours are kept
                 bad_record(index, scenario_id, error)
                 continue
             try:
-                scene = add_lidar(scene, message, task)
+                scene = add_lidar(scene, message, lidar_file, task.settings)
             except Exception as error:  # the scene is still good without points
-                quarantine.append(_lidar_entry(task, index, scene.scenario_id, error))
+                entry = _entry("lidar", task.source, index, scenario_id, error)
+                # The file's size and time tell a later run whether it has been replaced.
+                found = lidar_file.stat() if lidar_file else None
+                quarantine.append({**entry, "lidar_stat": [found.st_size, found.st_mtime_ns] if found else None})
             try:
                 writer.write(scene)
             except SceneError as error:
@@ -149,7 +152,21 @@ def process_shard(task: ShardTask) -> ShardResult:
     return ShardResult(task=task, rows=writer.rows, bad=len(quarantine), seconds=time.monotonic() - start)
 
 
-def add_lidar(scene: Scene, message: Any, task: ShardTask) -> Scene:
+def find_lidar(folder: Path | None, scenario_id: str) -> Path | None:
+    """The LiDAR file of a scenario; None where there is none.
+
+    Raises:
+        ValueError: the id, which comes from data, is no plain file name.
+    """
+    if folder is None:
+        return None
+    if Path(scenario_id).name != scenario_id or "\0" in scenario_id:
+        raise ValueError(f"scenario_id {scenario_id!r} must be a plain name, as the name of its LiDAR file")
+    path = folder / f"{scenario_id}.tfrecord"
+    return path if path.exists() else None
+
+
+def add_lidar(scene: Scene, message: Any, lidar_file: Path | None, settings: ShardSettings) -> Scene:
     """The scene with the LiDAR crops of its record or of its LiDAR file; as it is where there is neither.
 
     Raises:
@@ -157,31 +174,17 @@ def add_lidar(scene: Scene, message: Any, task: ShardTask) -> Scene:
         OSError: the file cannot be read.
     """
     if not message.compressed_frame_laser_data:
-        path = _lidar_path(task, scene.scenario_id)
-        if path is None or not path.exists():
+        if lidar_file is None:
             return scene
-        records = [data for _, data in iter_records(path)]
+        records = [data for _, data in iter_records(lidar_file)]
         if len(records) != 1:
-            raise ValueError(f"{path}: must hold one record, has {len(records)}; download it again")
-        merge_lidar(message, parse_scenario(records[0], source=str(path)))
-    settings = task.settings
+            raise ValueError(f"{lidar_file}: must hold one record, has {len(records)}; download it again")
+        merge_lidar(message, parse_scenario(records[0], source=str(lidar_file)))
     crops = crop_lidar(message, CropConfig(max_points=settings.max_points, margin_m=settings.margin_m, seed=settings.seed))
     return replace(scene, lidar=crops)
-
-
-def _lidar_path(task: ShardTask, scenario_id: str) -> Path | None:
-    return None if task.lidar is None else path_inside(task.lidar, f"{scenario_id}.tfrecord")
 
 
 def _entry(kind: str, file: Path, record: int, scenario_id: str | None, error: Exception) -> dict[str, Any]:
     # Errors of our own are sentences; the others say more with their names.
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return {"kind": kind, "file": str(file), "record": record, "scenario_id": scenario_id, "error": text}
-
-
-def _lidar_entry(task: ShardTask, record: int, scenario_id: str, error: Exception) -> dict[str, Any]:
-    entry = _entry("lidar", task.source, record, scenario_id, error)
-    path = _lidar_path(task, scenario_id)
-    # The file's size and time tell a later run whether it has been replaced.
-    stat = path.stat() if path is not None and path.exists() else None
-    return {**entry, "lidar_stat": [stat.st_size, stat.st_mtime_ns] if stat else None}

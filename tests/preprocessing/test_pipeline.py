@@ -388,6 +388,14 @@ def test_lidar_that_arrives_later_is_taken_in(tmp_path: Path, capsys: pytest.Cap
     assert "1 motion shards, 1 already done" in capsys.readouterr().out
 
 
+def test_a_scenario_id_that_would_leave_the_lidar_folder_is_a_bad_record(tmp_path: Path) -> None:
+    raw, _ = lidar_raw(tmp_path / "raw")
+    write_shard(raw, "training", 1, 2, [scenario("../../escape"), scenario("good")])
+    assert preprocess(raw, tmp_path / "out") == 1
+    assert [entry["scenario_id"] for entry in quarantine(tmp_path / "out")] == ["../../escape"]
+    assert SceneSource(tmp_path / "out", "train").scenario_ids()[-1] == "good"
+
+
 # --- Ray
 
 
