@@ -67,7 +67,7 @@ class MotionMetrics:
         """
         if scenario.scenario_id in self._scenarios:
             raise ValueError(f"scenario {scenario.scenario_id!r} was scored before: every scenario may come once")
-        occupied = (scenario.group_rows >= 0).any(axis=1)
+        occupied = np.asarray((scenario.group_rows >= 0).any(axis=1))
         if occupied.any():
             self._parts.append(self._score(scenario, occupied))
         self._scenarios.add(scenario.scenario_id)
@@ -89,7 +89,7 @@ class MotionMetrics:
         outcome = np.full((len(rows), len(config.horizons), config.max_predictions), Outcome.UNKNOWN, np.int8)
         for index, horizon in enumerate(config.horizons):
             step = horizon.step
-            known = (valid[:, :, step] | ~member).all(axis=1)
+            known = np.asarray((valid[:, :, step] | ~member).all(axis=1))
             matched = matches(
                 predicted[..., step, :], truth[:, :, step, :2], truth[:, :, step, 4], speed, member, horizon, config
             )
@@ -143,7 +143,9 @@ class MotionMetrics:
         part: State = {}
         for name, expected in metrics._parts[0].items():
             if name not in state or state[name].shape[1:] != expected.shape[1:]:
-                raise ValueError(f"metrics state: array {name!r} must have shape (n, {expected.shape[1:]}) for this configuration")
+                raise ValueError(
+                    f"metrics state: array {name!r} must have shape (n, {expected.shape[1:]}) for this configuration"
+                )
             part[name] = state[name]
         metrics._parts = [part]
         metrics._scenarios = set(state["scenario_ids"].tolist())

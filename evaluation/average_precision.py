@@ -37,7 +37,7 @@ def outcomes(scores: Float, matched: Bool, known: Bool) -> Outcomes:
     """
     order = np.argsort(-scores, axis=1, kind="stable")
     in_order = np.take_along_axis(matched, order, axis=1)
-    earlier = np.cumsum(in_order, axis=1) - in_order
+    earlier: npt.NDArray[np.int64] = np.cumsum(in_order, axis=1) - in_order
     sorted_outcome = np.where(in_order, np.where(earlier > 0, Outcome.FURTHER_MATCH, Outcome.TRUE_POSITIVE), 0).astype(np.int8)
     result = np.zeros_like(sorted_outcome)
     np.put_along_axis(result, order, sorted_outcome, axis=1)

@@ -60,4 +60,6 @@ class MotionMetricsConfig:
         if not self.horizons or any(not 0 <= horizon.step < NUM_PREDICTION_STEPS for horizon in self.horizons):
             raise ValueError(f"horizons must have steps 0..{NUM_PREDICTION_STEPS - 1}, has {self.horizons}")
         if not self.speed_lower_mps < self.speed_upper_mps:
-            raise ValueError(f"speed_lower_mps must be below speed_upper_mps, are {self.speed_lower_mps}, {self.speed_upper_mps}")
+            raise ValueError(
+                f"speed_lower_mps must be below speed_upper_mps, are {self.speed_lower_mps}, {self.speed_upper_mps}"
+            )

@@ -52,7 +52,8 @@ class ScenarioPredictions:
         self._require(self.xy_m.shape == expected, "xy_m", f"shape {expected}, has {self.xy_m.shape}")
         rows = self.group_rows
         self._require(bool(((rows >= -1) & (rows < tracks)).all()), "group_rows", f"rows below {tracks} or -1")
-        self._require(bool(np.isfinite(self.scores).all()), "scores", "finite numbers only")
+        scored = np.isfinite(self.scores) | np.asarray((rows < 0).all(axis=1))[:, None]
+        self._require(bool(scored.all()), "scores", "finite numbers only")
         finite = np.isfinite(self.xy_m).all(axis=(1, 3, 4)) | (rows < 0)
         self._require(bool(finite.all()), "xy_m", "finite numbers only")
 

@@ -70,9 +70,7 @@ def case_scenarios(arrays: Mapping[str, npt.NDArray[Any]], case: str) -> Iterato
         )
 
 
-def compare_case(
-    case: str, metrics: MotionMetrics, expected: Mapping[str, Mapping[str, float]]
-) -> Iterator[Comparison]:
+def compare_case(case: str, metrics: MotionMetrics, expected: Mapping[str, Mapping[str, float]]) -> Iterator[Comparison]:
     """Every value of one case, and whether anything is expected or computed that the other side lacks."""
     result = metrics.compute()
     known = {f"TYPE_{kind.name}_{horizon.step}" for kind in PREDICTED_TYPES for horizon in metrics.config.horizons}

@@ -1,0 +1,132 @@
+"""Scenes to predict: from TFRecord files of scenarios (with LiDAR beside them or not) or from shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from limtr.files import path_inside
+from limtr.scene import NUM_FUTURE_STEPS, NUM_HISTORY_STEPS, Scene
+from preprocessing.plan import SPLIT_OF_FOLDER, motion_shards
+from preprocessing.preprocess_task import ShardSettings, add_lidar
+from preprocessing.shards import SceneSource
+from preprocessing.womd.scenario import parse_scenario, scenario_to_scene
+from preprocessing.womd.tfrecord import iter_records
+
+Report = Callable[[str], None]
+
+
+def record_files(source: Path, split: str) -> list[Path]:
+    """The motion TFRecord files that `source` stands for: itself, those in the folder, or those of the split below it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if source.is_file():
+        return [source]
+    if not source.exists():
+        raise FileNotFoundError(f"--input {source}: no such file or folder")
+    folder_of_split = {name: folder for folder, name in SPLIT_OF_FOLDER.items()}
+    tried = [source, source / "scenario" / folder_of_split.get(split, split)]
+    for folder in tried:
+        files = motion_shards(folder)[0] if folder.is_dir() else []
+        if files:
+            return files
+    raise FileNotFoundError(
+        f"--input {source}: neither a dataset of shards (dataset_info.json) nor motion shards (*.tfrecord*) in "
+        f"{' or '.join(map(str, tried))}"
+    )
+
+
+def lidar_folder(source: Path, split: str, lidar: Path | None) -> Path | None:
+    """The folder with `<scenario_id>.tfrecord`: `lidar`, its split's folder, or the one that lies beside `source/scenario`.
+
+    Raises:
+        FileNotFoundError: `lidar` was given and is no folder.
+    """
+    if lidar is not None and not lidar.is_dir():
+        raise FileNotFoundError(f"--lidar {lidar}: no such folder; it holds SCENARIO_ID.tfrecord files")
+    folder_of_split = {name: folder for folder, name in SPLIT_OF_FOLDER.items()}.get(split, split)
+    root = lidar if lidar is not None else source / "lidar"
+    found = root / folder_of_split
+    return found if found.is_dir() else lidar
+
+
+def scenes_of_records(files: Iterable[Path], lidar: Path | None, *, with_lidar: bool, report: Report) -> Iterator[Scene]:
+    """The scenes of motion files; what cannot be read is reported and its neighbours are kept.
+
+    Args:
+        files: TFRecord files of Scenario messages.
+        lidar: folder with the LiDAR file of each scenario, for records that do not hold it themselves.
+        with_lidar: whether points are wanted at all.
+        report: gets a sentence per bad record.
+    """
+    for file in files:
+        for index, data in iter_records(file, on_error=lambda error: report(str(error))):
+            source = f"{file} record {index}"
+            try:
+                message = parse_scenario(data, source=source)
+                scene = scenario_to_scene(message, source=source)
+            except ValueError as error:
+                report(str(error))
+                continue
+            try:
+                scene = add_lidar(scene, message, lidar_file(lidar, scene), ShardSettings()) if with_lidar else scene
+            except (ValueError, OSError) as error:
+                report(f"{error} (scenario {scene.scenario_id!r} is predicted without points)")
+            yield scene
+
+
+def lidar_file(folder: Path | None, scene: Scene) -> Path | None:
+    """The LiDAR file of a scene; None where it has none.
+
+    Raises:
+        ValueError: the scenario's id is no file name.
+    """
+    path = None if folder is None else path_inside(folder, f"{scene.scenario_id}.tfrecord")
+    return path if path is not None and path.exists() else None
+
+
+def open_scenes(
+    source: Path, split: str, lidar: Path | None, *, with_lidar: bool, report: Report
+) -> tuple[Iterable[Scene], int | None]:
+    """Scenes of whatever `source` is, and how many there are if that is known without reading them.
+
+    Raises:
+        FileNotFoundError: there is nothing to read.
+    """
+    if (source / "dataset_info.json").exists():
+        shards = SceneSource(source, split)
+        return shards, len(shards)
+    folder = lidar_folder(source, split, lidar) if with_lidar else None
+    return scenes_of_records(record_files(source, split), folder, with_lidar=with_lidar, report=report), None
+
+
+def predictable_batches(scenes: Iterable[Scene], batch_size: int, report: Report) -> Iterator[list[Scene]]:
+    """Scenes in batches of equal length in time; scenes that cannot be predicted or came before are reported and left out."""
+    seen: set[str] = set()
+
+    def usable() -> Iterator[Scene]:
+        for scene in scenes:
+            whole = scene.num_steps in (NUM_HISTORY_STEPS, NUM_HISTORY_STEPS + NUM_FUTURE_STEPS)
+            if scene.scenario_id in seen:
+                report(f"scenario {scene.scenario_id!r}: comes a second time and is left out; give every scenario once")
+            elif not whole or scene.current_step != NUM_HISTORY_STEPS - 1:
+                report(
+                    f"scenario {scene.scenario_id!r}: must have {NUM_HISTORY_STEPS} or {NUM_HISTORY_STEPS + NUM_FUTURE_STEPS} "
+                    f"steps with current step {NUM_HISTORY_STEPS - 1}, has {scene.num_steps} and {scene.current_step}"
+                )
+            else:
+                seen.add(scene.scenario_id)
+                yield scene
+
+    for _, alike in groupby(usable(), key=lambda scene: scene.num_steps):
+        batch: list[Scene] = []
+        for scene in alike:
+            batch.append(scene)
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
