@@ -19,7 +19,7 @@ from preprocessing.executors import run_in_process, run_on_ray
 from preprocessing.plan import Plan, make_plan
 from preprocessing.preprocess_report import duplicate_entries, print_summary, summarise
 from preprocessing.preprocess_task import ShardFailure, ShardResult, ShardSettings, ShardTask
-from preprocessing.shard_metadata import read_sidecars, remove_dataset, remove_unfinished, write_dataset_metadata
+from preprocessing.shard_metadata import Sidecar, read_sidecars, remove_dataset, remove_unfinished, write_dataset_metadata
 
 QUARANTINE_FILE = "quarantine.jsonl"
 
@@ -85,7 +85,7 @@ def run(config: PreprocessConfig) -> int:
             splits=config.splits,
             settings=config.settings,
         )
-        for path in remove_unfinished(config.out, read_sidecars(config.out)):
+        for path in remove_unfinished(config.out):
             print(f"removed {path}, left by an interrupted run")
         for note in plan.notes:
             print(note)
@@ -95,10 +95,10 @@ def run(config: PreprocessConfig) -> int:
             results, failures = execute(plan.todo, config)
         finally:
             # Finished shards are of use whatever became of the others; a worker that was killed left its temporary file.
-            finished = read_sidecars(config.out)
-            remove_unfinished(config.out, finished)
-            write_dataset_metadata(config.out, finished)
-        return finish(config, plan, results, failures, time.monotonic() - start)
+            remove_unfinished(config.out)
+            sidecars = read_sidecars(config.out)
+            write_dataset_metadata(config.out, sidecars)
+        return finish(config, plan, sidecars, results, failures, time.monotonic() - start)
 
 
 def execute(todo: Sequence[ShardTask], config: PreprocessConfig) -> tuple[list[ShardResult], list[ShardFailure]]:
@@ -123,10 +123,14 @@ def execute(todo: Sequence[ShardTask], config: PreprocessConfig) -> tuple[list[S
 
 
 def finish(
-    config: PreprocessConfig, plan: Plan, results: Sequence[ShardResult], failures: Sequence[ShardFailure], seconds: float
+    config: PreprocessConfig,
+    plan: Plan,
+    sidecars: Sequence[Sidecar],
+    results: Sequence[ShardResult],
+    failures: Sequence[ShardFailure],
+    seconds: float,
 ) -> int:
     """Quarantine list, report.json, table on the screen; the exit status."""
-    sidecars = read_sidecars(config.out)
     duplicates = duplicate_entries(sidecars)
     quarantine = [entry for sidecar in sidecars for entry in sidecar.quarantine] + duplicates
     _write_quarantine(config.out / QUARANTINE_FILE, quarantine)

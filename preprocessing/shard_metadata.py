@@ -11,16 +11,17 @@ length zero to TFDS, which never opens such a file.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from limtr.files import read_json, write_json
+from limtr.files import read_json, write_bytes
 
 DATASET_NAME = "limtr"
 DATASET_VERSION = "1.0.0"
@@ -100,7 +101,11 @@ def sidecar_path(data_dir: Path, split: str, index: int) -> Path:
 
 def write_sidecar(data_dir: Path, sidecar: Sidecar) -> None:
     """Declare the shard done, in one step."""
-    write_json(sidecar_path(data_dir, sidecar.split, sidecar.index), asdict(sidecar))
+    columns = {item.name: [getattr(scene, item.name) for scene in sidecar.scenes] for item in fields(SceneEntry)}
+    content = {**asdict(replace(sidecar, scenes=())), "scenes": columns}
+    # By column and without indentation: all of WOMD has half a million scenes.
+    data = json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n"
+    write_bytes(sidecar_path(data_dir, sidecar.split, sidecar.index), data.encode())
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -111,9 +116,11 @@ def read_sidecar(path: Path) -> Sidecar:
     """
     value = read_json(path)
     try:
-        scenes = tuple(_scene_entry(entry) for entry in value.pop("scenes"))
+        columns = value.pop("scenes")
+        rows = zip(*columns.values(), strict=True)
+        scenes = tuple(_scene_entry(dict(zip(columns, row, strict=True))) for row in rows)
         return Sidecar(scenes=scenes, quarantine=tuple(value.pop("quarantine")), **value)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path}: not a sidecar of this version ({error}); remove it and preprocess that shard again"
         ) from error
@@ -121,8 +128,8 @@ def read_sidecar(path: Path) -> Sidecar:
 
 def _scene_entry(value: dict[str, Any]) -> SceneEntry:
     # JSON knows no tuples.
-    fields: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
-    return SceneEntry(**fields)
+    immutable: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    return SceneEntry(**immutable)
 
 
 def read_sidecars(data_dir: Path, split: str | None = None) -> list[Sidecar]:
@@ -198,9 +205,10 @@ def write_dataset_metadata(data_dir: Path, sidecars: Sequence[Sidecar]) -> None:
         shutil.rmtree(scratch)
 
 
-def remove_unfinished(data_dir: Path, finished: Iterable[Sidecar]) -> list[Path]:
+def remove_unfinished(data_dir: Path) -> list[Path]:
     """Delete what an interrupted run left: temporary files, and shards without a sidecar. Returns what was deleted."""
-    keep = {sidecar.name for sidecar in finished}
+    declared = [_SIDECAR_NAME.fullmatch(path.name) for path in sidecar_folder(data_dir).glob(f"{DATASET_NAME}-*.json")]
+    keep = {shard_name(match["split"], int(match["index"])) for match in declared if match}
     stale = [path for path in data_dir.glob(".*.tmp.*") if path.is_file()]
     stale += sidecar_folder(data_dir).glob(".*.tmp.*")
     stale += [path for path in data_dir.glob(f"{DATASET_NAME}-*.array_record-*") if path.name not in keep]

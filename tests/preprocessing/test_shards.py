@@ -319,6 +319,6 @@ def test_sidecar_comes_back_and_a_foreign_one_is_refused(tmp_path: Path) -> None
     sidecar = write_shard(tmp_path, "validation", 12, [tiny_scene(1), tiny_scene(2, with_lidar=False)])
     path = sidecar_path(tmp_path, "validation", 12)
     assert read_sidecar(path) == sidecar
-    path.write_text('{"rows": 3, "scenes": [], "quarantine": []}')
+    path.write_text('{"rows": 3, "scenes": {}, "quarantine": []}')
     with pytest.raises(ValueError, match=r"not a sidecar of this version.*preprocess that shard again"):
         read_sidecar(path)
