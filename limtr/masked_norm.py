@@ -73,7 +73,7 @@ class MaskedBatchNorm(nn.Module):
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             shift = self.bias - self.running_mean * scale
             return x * scale.to(x.dtype) + shift.to(x.dtype) if x.dtype == scale.dtype else (x * scale + shift).to(x.dtype)
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.flatten(end_dim=-2)
         if mask is None and not _is_distributed() and not torch.compiler.is_compiling() and rows.shape[0] > 1:
             self.num_batches_tracked += 1
             normalised = functional.batch_norm(

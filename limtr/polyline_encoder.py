@@ -61,12 +61,12 @@ class PointNet(nn.Module):
 
         def pooled_of(values: torch.Tensor) -> torch.Tensor:
             padded = values.new_zeros((flat.shape[0], values.shape[-1])).index_copy(0, rows, values)
-            return pool(padded.reshape(*mask.shape, -1), mask, self.pooling)
+            return pool(padded.reshape(*mask.shape, values.shape[-1]), mask, self.pooling)
 
         values = self.pre_mlps(x.reshape(flat.shape[0], x.shape[-1])[rows])
         if self.concat_pooled:
             pooled = pooled_of(values)
-            values = torch.cat((values, pooled.reshape(-1, pooled.shape[-1])[polyline]), dim=-1)
+            values = torch.cat((values, pooled.flatten(end_dim=-2)[polyline]), dim=-1)
         return pooled_of(self.mlps(values))
 
 

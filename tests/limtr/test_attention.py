@@ -1,0 +1,59 @@
+"""Masked attention: both paths agree, and a query that sees nothing gets nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limtr.attention import masked_attention, nearest_tokens
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(0, 12), st.sampled_from([0.0, 0.3, 1.0]))
+def test_dense_and_gathered_agree_in_results_and_gradients(seed: int, queries: int, keys: int, share: float) -> None:
+    torch.manual_seed(seed)
+    inputs = [
+        torch.randn(2, length, 2 * width, dtype=torch.float64, requires_grad=True)
+        for length, width in ((queries, 4), (keys, 4), (keys, 3))
+    ]
+    allowed = torch.rand(2, queries, keys) < share
+    results = []
+    for path in ("dense", "gathered"):
+        result = masked_attention(*inputs, allowed, num_heads=2, path=path)
+        gradients = torch.autograd.grad((result * torch.arange(6)).sum(), inputs)
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+        results.append((result, gradients))
+    torch.testing.assert_close(results[0], results[1])
+    blind = ~allowed.any(dim=-1)
+    assert not results[0][0][blind].any()
+
+
+def test_gathering_few_keys_is_enough_when_no_query_sees_more() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 6, 8), torch.randn(2, 20, 8), torch.randn(2, 20, 8)
+    allowed = torch.zeros(2, 6, 20, dtype=torch.bool).scatter_(2, torch.rand(2, 6, 20).topk(4).indices, True)
+    dense = masked_attention(query, key, value, allowed, num_heads=2)
+    gathered = masked_attention(query, key, value, allowed, num_heads=2, path="gathered", max_keys=4)
+    torch.testing.assert_close(dense, gathered, atol=1e-5, rtol=1e-5)
+
+
+def test_nearest_tokens_are_those_of_a_full_sort_and_never_invalid() -> None:
+    torch.manual_seed(1)
+    position, valid = torch.randn(3, 14, 3), torch.rand(3, 14) < 0.7
+    near = nearest_tokens(position, valid, 4)
+    for row in range(3):
+        ids = valid[row].nonzero().squeeze(1)
+        distance = torch.cdist(position[row, ids].double(), position[row, ids].double())
+        for place, token in enumerate(ids):
+            expected = set(ids[distance[place].argsort()[:4]].tolist())
+            assert set(near[row, token].nonzero().squeeze(1).tolist()) == expected
+            assert int(token) in expected
+        assert not near[row, ~valid[row]].any()
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_fewer_valid_tokens_than_neighbours_are_all_seen(count: int) -> None:
+    near = nearest_tokens(torch.randn(1, 6, 3), torch.tensor([[True, True, False, False, False, False]]), count)
+    assert near.sum() == 2 * min(count, 2)

@@ -1,0 +1,40 @@
+"""The predictor as a graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from limtr.export import export_predictor, tensor_inputs
+from limtr.loss import compute_loss
+from limtr.predictor import MotionPredictor
+from tests.limtr.model_builders import random_batch, small_config, with_garbage
+
+
+def test_an_exported_program_predicts_as_the_model() -> None:
+    config = small_config()
+    torch.manual_seed(0)
+    model = MotionPredictor(config).eval()
+    program = export_predictor(model, random_batch(config, dtype=torch.float32))
+    other = with_garbage(random_batch(config, seed=5, dtype=torch.float32), float("nan"))
+    trajectories, scores = program.module()(**tensor_inputs(other))
+    expected = model(other)
+    torch.testing.assert_close(trajectories, expected.trajectories, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores, expected.scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_model_trains_as_the_plain_one(backend: str) -> None:
+    config = small_config()
+    torch.manual_seed(0)
+    plain = MotionPredictor(config)
+    other = MotionPredictor(config)
+    other.load_state_dict(plain.state_dict())
+    compiled = torch.compile(other, backend=backend)
+    batch = random_batch(config, dtype=torch.float32)
+    for model in (plain.train(), compiled.train()):
+        compute_loss(model(batch), batch, config).total.backward()
+    for (name, parameter), found in zip(plain.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, parameter.grad, rtol=1e-2, atol=1e-2, msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(other.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
