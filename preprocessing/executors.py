@@ -42,7 +42,7 @@ def run_on_ray(
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(
-            address=address,
+            address=address or "local",  # "local" even where RAY_ADDRESS points to a cluster that nobody asked for here
             num_cpus=None if address else min(workers or os.cpu_count() or 1, len(tasks)),
             object_store_memory=None if address else OBJECT_STORE_BYTES,
             include_dashboard=None if address else False,

@@ -115,15 +115,19 @@ def process_shard(task: ShardTask) -> ShardResult:
                     )
                 scene = scenario_to_scene(message, source=f"{task.source} record {index}")
                 lidar_file = find_lidar(task.lidar, scenario_id)
+            except MemoryError:
+                raise  # the machine's trouble, not the record's
             except Exception as error:  # whatever a broken record does, its neighbours are kept
                 bad_record(index, scenario_id, error)
                 continue
             try:
                 scene = add_lidar(scene, message, lidar_file, task.settings)
+            except MemoryError:
+                raise
             except Exception as error:  # the scene is still good without points
                 entry = _entry("lidar", task.source, index, scenario_id, error)
-                # The file's size and time tell a later run whether it has been replaced.
-                found = lidar_file.stat() if lidar_file else None
+                # Size and time of a broken file tell a later run whether it was replaced; an unread one is tried again.
+                found = lidar_file.stat() if lidar_file and isinstance(error, ValueError) else None
                 quarantine.append({**entry, "lidar_stat": [found.st_size, found.st_mtime_ns] if found else None})
             try:
                 writer.write(scene)
