@@ -25,20 +25,21 @@ class Zones:
     """(A, A) whether both go the same way where the zone begins"""
 
 
-def find_zones(paths: Paths, start_m: Float, width_m: Float) -> Zones:
+def find_zones(paths: Paths, start_m: Float, end_m: Float, width_m: Float) -> Zones:
     """Zones of all pairs.
 
     Args:
         paths: of A actors.
         start_m: (A,) what lies before this arc length no longer matters.
+        end_m: (A,) nor what lies behind this one; at most the path's length.
         width_m: (A,) body widths.
     """
     count = len(paths)
-    number = int(np.max((paths.length_m - start_m) / SAMPLE_M, initial=1.0)) + 2
+    number = int(np.max((end_m - start_m) / SAMPLE_M, initial=1.0)) + 2
     s = start_m[:, None] + SAMPLE_M * np.arange(number)
-    inside = s <= paths.length_m[:, None]
-    points = paths.position(np.minimum(s, paths.length_m[:, None])).astype(np.float32)
-    heading = paths.heading(np.minimum(s, paths.length_m[:, None]))
+    inside = s <= end_m[:, None]
+    points = paths.position(np.minimum(s, end_m[:, None])).astype(np.float32)
+    heading = paths.heading(np.minimum(s, end_m[:, None]))
     flat = points.reshape(-1, 2)
     square = (flat**2).sum(axis=1)
     distance = (square[:, None] + square[None] - 2 * flat @ flat.T).reshape(count, number, count, number)

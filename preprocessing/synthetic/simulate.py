@@ -75,17 +75,19 @@ def simulate(seed: int, index: int, config: SimulationConfig) -> World:
     layout = config.layout or LAYOUTS[int(road_rng.integers(len(LAYOUTS)))]
     network = build_network(road_rng, layout, womd=config.size == "womd")
     # The steps after the last recorded one tell what the bodies already give away in it.
-    extra = int(np.ceil(5.0 / STEP_S))
+    extra = int(np.ceil(config.cue_lead_s / STEP_S)) + 1
     times = (np.arange(WARM_UP_STEPS + config.num_steps + extra) - WARM_UP_STEPS) * STEP_S
     scale = 3 if config.size == "womd" else 1
     drivers = plan_vehicles(network, vehicle_rng, int(vehicle_rng.integers(9, 14)) * scale)
-    drivers += plan_parked(network, parked_rng, 0.3 if scale == 1 else 0.75)
+    along_the_curb = plan_parked(network, parked_rng, 0.3 if scale == 1 else 0.75)
+    parked = _parked([plan for plan in along_the_curb if plan.parked], times)
+    drivers += [plan for plan in along_the_curb if not plan.parked]
     drivers += plan_cyclists(network, cyclist_rng, int(cyclist_rng.integers(4, 8)) * scale, float(times[0]))
     walkers = plan_walkers(network, walker_rng, int(walker_rng.integers(8, 13)) * scale, float(times[0]))
     signal_state = _signals(network, times)
     people = _walkers(walkers, times)
-    traffic = _drivers(drivers, times, signal_state, people)
-    motion = _cut(_both(traffic, people), WARM_UP_STEPS)
+    traffic = _drivers(drivers, times, signal_state, people, parked)
+    motion = _cut(_together(traffic, parked, people), WARM_UP_STEPS)
     draws = pose_rng.random((len(motion.plans), 3))
     head, torso, wheel = cue_yaws(
         motion.plans, motion.heading_rad, motion.speed_mps, motion.curvature, config.cue_lead_s, STEP_S, draws
@@ -145,11 +147,28 @@ def _walkers(plans: list[Plan], times: Float) -> Motion:
     return _motion(plans, paths, s, v)
 
 
-def _drivers(plans: list[Plan], times: Float, signal_state: Int, people: Motion) -> Motion:
+def _parked(plans: list[Plan], times: Float) -> Motion:
+    paths = Paths([plan.line_m for plan in plans], VEHICLE_SPACING_M, [plan.rounding_m for plan in plans])
+    s = np.repeat(np.array([plan.start_m for plan in plans]).reshape(-1, 1), len(times), axis=1)
+    return _motion(plans, paths, s, np.zeros_like(s))
+
+
+def _drivers(plans: list[Plan], times: Float, signal_state: Int, people: Motion, parked: Motion) -> Motion:
     paths = Paths([plan.line_m for plan in plans], VEHICLE_SPACING_M, [plan.rounding_m for plan in plans])
     crossing = np.array([plan.crossing for plan in people.plans], dtype=bool)
-    s, v = Traffic(plans, paths, signal_state, people.position_m, crossing, STEP_S).run(times)
+    obstacles = _discs(parked)
+    s, v = Traffic(plans, paths, signal_state, people.position_m[crossing], obstacles, STEP_S).run(times)
     return _motion(plans, paths, s, v)
+
+
+def _discs(parked: Motion) -> Float:
+    """Discs (n, 3) that cover parked bodies: x, y, diameter."""
+    size = np.array([plan.size_m for plan in parked.plans]).reshape(-1, 3)
+    offset = np.array([-0.5, 0.0, 0.5]) * (size[:, :1] - size[:, 1:2])
+    heading = parked.heading_rad[:, :1]
+    x = parked.position_m[:, :1, 0] + offset * np.cos(heading)
+    y = parked.position_m[:, :1, 1] + offset * np.sin(heading)
+    return np.stack([x, y, np.broadcast_to(size[:, 1:2], x.shape)], axis=-1).reshape(-1, 3)
 
 
 def _motion(plans: list[Plan], paths: Paths, s: Float, v: Float) -> Motion:
@@ -165,15 +184,16 @@ def _motion(plans: list[Plan], paths: Paths, s: Float, v: Float) -> Motion:
     )
 
 
-def _both(one: Motion, two: Motion) -> Motion:
-    names = ("s_m", "speed_mps", "position_m", "heading_rad", "curvature", "present")
-    arrays = {name: np.concatenate([getattr(one, name), getattr(two, name)]) for name in names}
-    return Motion(plans=one.plans + two.plans, **arrays)
+ARRAYS = ("s_m", "speed_mps", "position_m", "heading_rad", "curvature", "present")
+
+
+def _together(*motions: Motion) -> Motion:
+    arrays = {name: np.concatenate([getattr(motion, name) for motion in motions]) for name in ARRAYS}
+    return Motion(plans=[plan for motion in motions for plan in motion.plans], **arrays)
 
 
 def _cut(motion: Motion, first: int) -> Motion:
-    names = ("s_m", "speed_mps", "position_m", "heading_rad", "curvature", "present")
-    return Motion(plans=motion.plans, **{name: getattr(motion, name)[:, first:] for name in names})
+    return Motion(plans=motion.plans, **{name: getattr(motion, name)[:, first:] for name in ARRAYS})
 
 
 def _gait(motion: Motion, start: Float) -> Float:
