@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from limtr.files import path_inside
 from limtr.scene import NUM_FUTURE_STEPS, NUM_HISTORY_STEPS, Scene
 from preprocessing.plan import SPLIT_OF_FOLDER, motion_shards
-from preprocessing.preprocess_task import ShardSettings, add_lidar
+from preprocessing.preprocess_task import ShardSettings, add_lidar, find_lidar
 from preprocessing.shards import SceneSource
 from preprocessing.womd.scenario import parse_scenario, scenario_to_scene
 from preprocessing.womd.tfrecord import iter_records
@@ -72,20 +71,12 @@ def scenes_of_records(files: Iterable[Path], lidar: Path | None, *, with_lidar: 
                 report(str(error))
                 continue
             try:
-                scene = add_lidar(scene, message, lidar_file(lidar, scene), ShardSettings()) if with_lidar else scene
+                scene = (
+                    add_lidar(scene, message, find_lidar(lidar, scene.scenario_id), ShardSettings()) if with_lidar else scene
+                )
             except (ValueError, OSError) as error:
                 report(f"{error} (scenario {scene.scenario_id!r} is predicted without points)")
             yield scene
-
-
-def lidar_file(folder: Path | None, scene: Scene) -> Path | None:
-    """The LiDAR file of a scene; None where it has none.
-
-    Raises:
-        ValueError: the scenario's id is no file name.
-    """
-    path = None if folder is None else path_inside(folder, f"{scene.scenario_id}.tfrecord")
-    return path if path is not None and path.exists() else None
 
 
 def open_scenes(

@@ -1,0 +1,211 @@
+"""`limtr evaluate`: Waymo's metrics of a model, or of a file of predictions, beside two baselines, with pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.baselines import constant_velocity, turn_rate_fan
+from evaluation.file_scoring import FileScore, score_file
+from evaluation.metric_config import Bucketing, MotionMetricsConfig
+from evaluation.plots import draw_scene, picture_path
+from evaluation.predictions import read_metadata
+from evaluation.scoring import (
+    EvaluationResult,
+    ScenePredictor,
+    best_mode_only,
+    choose_device,
+    count_targets,
+    evaluate_model,
+    result_of,
+    score,
+)
+from evaluation.table import print_results
+from limtr.files import write_json
+from limtr.prediction import ScenePrediction
+from limtr.predictor import MotionPredictor
+from limtr.progress import progress
+from limtr.run_report import as_plain, write_report
+from limtr.scene import Scene
+from preprocessing.shards import SceneSource, data_fingerprint
+
+__all__ = ["EvaluateConfig", "EvaluationResult", "evaluate_model", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Options of `limtr evaluate`: give either --checkpoint or --predictions."""
+
+    data: Path
+    """Dataset of shards."""
+    checkpoint: Path | None = None
+    """Training run or model folder to evaluate."""
+    predictions: Path | None = None
+    """Parquet file of predictions (as `limtr predict` writes it) to score instead of a model."""
+    split: str = "validation"
+    """Split of the dataset: train or validation (the test split has no future to score)."""
+    bucketing: Bucketing = "2024"
+    """Rule of the trajectory buckets of mAP: 2024 is today's leaderboard, 2021 the one of MTR's published numbers."""
+    out: Path | None = None
+    """Folder for metrics.json, report.json and pictures/ [default: evaluation-SPLIT in the run, or beside the file]."""
+    pictures: int = 0
+    """How many scenes to draw, spread evenly over the split."""
+    batch_size: int = 16
+    """Scenes predicted at a time."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    allow_missing: bool = False
+    """With --predictions: exit status 0 although objects are missing in the file or unknown to the split."""
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if (self.checkpoint is None) == (self.predictions is None):
+            raise ValueError("give either --checkpoint or --predictions")
+        if self.batch_size < 1 or self.pictures < 0:
+            raise ValueError(
+                f"--batch-size must be at least 1 and --pictures at least 0, are {self.batch_size}, {self.pictures}"
+            )
+        if self.allow_missing and self.predictions is None:
+            raise ValueError("--allow-missing belongs to --predictions")
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        if self.out is not None:
+            return self.out
+        if self.predictions is not None:
+            return self.predictions.with_name(f"{self.predictions.stem}-evaluation")
+        assert self.checkpoint is not None
+        return (self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent) / f"evaluation-{self.split}"
+
+
+def baselines() -> dict[str, ScenePredictor]:
+    """The baselines by name."""
+    return {
+        "constant velocity": lambda scenes: [constant_velocity(scene) for scene in scenes],
+        "turn-rate fan": lambda scenes: [turn_rate_fan(scene) for scene in scenes],
+    }
+
+
+def run(config: EvaluateConfig) -> int:
+    """Evaluate; 0 if everything was scored (with --predictions: nothing missing, unknown or bad, or --allow-missing)."""
+    source = SceneSource(config.data, config.split)
+    return _run_model(config, source) if config.checkpoint is not None else _run_file(config, source)
+
+
+def _run_model(config: EvaluateConfig, source: SceneSource) -> int:
+    assert config.checkpoint is not None
+    model = MotionPredictor.load(config.checkpoint, device=choose_device(config.device))
+    metrics_config = MotionMetricsConfig(bucketing=config.bucketing)
+    targets: dict[str, int] = {}
+    latest: list[ScenePrediction] = []
+
+    def predict(scenes: Sequence[Scene]) -> list[ScenePrediction]:
+        for scene in scenes:
+            for name, number in count_targets(scene).items():
+                targets[name] = targets.get(name, 0) + number
+        latest[:] = model.predict(list(scenes))
+        return latest
+
+    # The second predictor reuses what the first has just said of the same scenes.
+    predictors: dict[str, ScenePredictor] = {
+        "model": predict,
+        "model, best mode": lambda scenes: [best_mode_only(prediction) for prediction in latest],
+        **baselines(),
+    }
+    metrics = score(source, predictors, config=metrics_config, batch_size=config.batch_size)
+    results = {name: result_of(item) for name, item in metrics.items()}
+    _print(config, results, f"{config.checkpoint} on {config.split} of {config.data}")
+    for name, number in targets.items():
+        if name != "scored" and number:
+            print(f"not scored: {number} targets {name.replace('_', ' ')}")
+    drawn = draw(config, source, model.predict)
+    about = {
+        "checkpoint": config.checkpoint,
+        "model_fingerprint": model.fingerprint(),
+        "licence": model.licence,
+        "targets": targets,
+    }
+    _write(config, source, results, about, drawn)
+    return 0
+
+
+def _run_file(config: EvaluateConfig, source: SceneSource) -> int:
+    assert config.predictions is not None
+    about = {"predictions": config.predictions, "file_metadata": read_metadata(config.predictions)}
+    ids = source.scenario_ids()
+    metrics_config = MotionMetricsConfig(bucketing=config.bucketing)
+    scored = score_file(config.predictions, source, ids, metrics_config)
+    if scored.metrics.num_scenarios == 0:
+        raise ValueError(
+            f"{config.predictions}: no scenario of {config.data} split {config.split!r} is in it; "
+            f"{'; '.join(scored.problems) or 'the file is empty'}"
+        )
+    others = score(source, baselines(), config=metrics_config, batch_size=config.batch_size, title="baselines")
+    results = {"predictions": result_of(scored.metrics)} | {name: result_of(item) for name, item in others.items()}
+    _print(config, results, f"{config.predictions} on {config.split} of {config.data}")
+    for problem in scored.problems:
+        print(f"limtr evaluate: {problem}", file=sys.stderr)
+    if scored.num_invalid_now:
+        print(f"not scored: {scored.num_invalid_now} predicted targets that are not valid at the current step")
+    drawn: list[Path] = []
+    if config.pictures:
+        print("--pictures needs --checkpoint: no pictures are drawn of a file of predictions", file=sys.stderr)
+    about |= {"agreement": _agreement(scored)}
+    _write(config, source, results, about, drawn)
+    whole = not scored.problems or (config.allow_missing and not scored.bad_scenarios)
+    return 0 if whole else 1
+
+
+def _agreement(scored: FileScore) -> dict[str, Any]:
+    names = ("bad_scenarios", "unknown_scenarios", "missing_scenarios", "unknown_objects", "missing_objects")
+    return {name: getattr(scored, name) for name in names} | {"num_invalid_now": scored.num_invalid_now}
+
+
+def draw(config: EvaluateConfig, source: SceneSource, predict: ScenePredictor) -> list[Path]:
+    """Pictures of scenes spread evenly over the split."""
+    rows = np.unique(np.linspace(0, len(source) - 1, min(config.pictures, len(source))).round().astype(np.int64)).tolist()
+    if not rows:
+        return []
+    folder = config.folder / "pictures"
+    drawn = []
+    with progress("drawing", len(rows), "pictures") as advance:
+        for row in rows:
+            scene = source[row]
+            drawn.append(draw_scene(scene, predict([scene])[0], picture_path(folder, scene.scenario_id)))
+            advance()
+    return drawn
+
+
+def _print(config: EvaluateConfig, results: Mapping[str, EvaluationResult], title: str) -> None:
+    scenes = next(iter(results.values())).num_scenes
+    print_results(results, f"{title}: {scenes} scenes, {config.bucketing} buckets")
+    print("Waymo's numbers are the means over the three horizons, then over the classes; up to six modes an object count.")
+
+
+def _write(
+    config: EvaluateConfig, source: SceneSource, results: Mapping[str, EvaluationResult], about: Mapping[str, Any],
+    drawn: Sequence[Path],
+) -> None:  # fmt: skip
+    content = {
+        **about,
+        "split": config.split,
+        "bucketing": config.bucketing,
+        "data": config.data,
+        "data_fingerprint": data_fingerprint(config.data),
+        "num_scenes": next(iter(results.values())).num_scenes,
+        "scenes_in_split": len(source),
+        "results": {name: {"values": result.values, "objects": result.counts} for name, result in results.items()},
+    }
+    write_json(config.folder / "metrics.json", as_plain(content))
+    inputs = [path for path in (config.checkpoint, config.predictions, config.data) if path is not None]
+    summary = {name: result.summary() for name, result in results.items()}
+    plain = {**about, "summary": summary, "pictures": drawn, "data_fingerprint": content["data_fingerprint"]}
+    write_report(config.folder, verb="evaluate", inputs=inputs, config=config, seed=None, results=plain)
+    where = f", {len(drawn)} pictures in {config.folder / 'pictures'}" if drawn else ""
+    print(f"all values in {config.folder / 'metrics.json'}{where}")
