@@ -97,7 +97,8 @@ def run(config: PreprocessConfig) -> int:
             # Finished shards are of use whatever became of the others; a worker that was killed left its temporary file.
             remove_unfinished(config.out)
             sidecars = read_sidecars(config.out)
-            write_dataset_metadata(config.out, sidecars)
+            if sidecars:
+                write_dataset_metadata(config.out, sidecars)
         return finish(config, plan, sidecars, results, failures, time.monotonic() - start)
 
 

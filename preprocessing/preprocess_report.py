@@ -98,7 +98,8 @@ def print_summary(summary: Mapping[str, Any], out: Path) -> None:
     table = Table("", *splits)
     for title, cells in rows:
         table.add_row(title, *cells)
-    Console().print(table)
+    if splits:
+        Console().print(table)
     this_run = summary["this_run"]
     rate = this_run["scenes"] / this_run["seconds"] if this_run["seconds"] > 0 else 0.0
     print(
