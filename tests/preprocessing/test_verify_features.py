@@ -140,6 +140,19 @@ def test_the_order_of_polylines_and_padding_rows_do_not_matter(tmp_path: Path) -
     assert run(VerifyFeaturesConfig(golden=arrays, scenario=record)) == 0
 
 
+def test_driveways_that_the_golden_file_cannot_know_are_left_out_aloud(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = gappy_scenario()
+    golden = reference_features(message)
+    polygon = message.map_features.add(id=999).driveway.polygon
+    for x, y in ((0.0, 0.0), (4.0, 0.0), (4.0, 9.0), (0.0, 9.0)):
+        polygon.add(x=5000.0 + x, y=y, z=0.0)
+    record, arrays = write(tmp_path, message, golden)
+    assert run(VerifyFeaturesConfig(golden=arrays, scenario=record)) == 0
+    assert "without the scenario's driveways" in capsys.readouterr().out
+
+
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     message = gappy_scenario()
     golden = reference_features(message)
