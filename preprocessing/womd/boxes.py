@@ -60,17 +60,24 @@ class TrackBoxes:
         return radius
 
     def to_box_frame(self, points_m: Float, track: int, steps: npt.NDArray[np.intp]) -> Float:
-        """Points (N, 3) in the box frames (x forward, y left, z up, zero at the centre) of a track's steps: (S, N, 3)."""
-        offset = points_m - self.center_m[track, steps, None]
+        """Points (N, 3) in the box frames (zero at the centre) of a track's steps: (3, S, N) forward, left, up."""
+        x, y, z = (points_m[:, axis] - self.center_m[track, steps, axis, None] for axis in range(3))
         cos, sin = np.cos(self.heading_rad[track, steps, None]), np.sin(self.heading_rad[track, steps, None])
-        forward = cos * offset[..., 0] + sin * offset[..., 1]
-        left = cos * offset[..., 1] - sin * offset[..., 0]
-        return np.stack([forward, left, offset[..., 2]], axis=-1)
+        return np.stack([cos * x + sin * y, cos * y - sin * x, z])
 
     def inside(self, box_points_m: Float, track: int, steps: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """Which points (S, N, 3), given in the box frames of the steps, lie in the boxes: (S, N)."""
-        depth_m = self.half_size_m[track, steps, None] - np.abs(box_points_m)
-        return np.asarray(depth_m.min(axis=-1) >= 0, dtype=np.bool_)
+        """Which points (3, S, N), given in the box frames of the steps, lie in the boxes: (S, N)."""
+        half = self.half_size_m[track, steps].T[:, :, None]
+        held: npt.NDArray[np.bool_] = np.all(np.abs(box_points_m) <= half, axis=0)
+        return held
+
+
+def in_sphere(points_m: Float, center_m: Float, radius_m: float) -> npt.NDArray[np.intp]:
+    """Indices of the points (N, 3) in a sphere, and of some within rounding of it."""
+    squared = np.zeros(points_m.shape[0])
+    for axis in range(3):
+        squared += np.square(points_m[:, axis] - center_m[axis])
+    return np.flatnonzero(squared <= (radius_m + 1e-6) ** 2)
 
 
 def read_boxes(scenario: Any, rows: Sequence[int], num_steps: int) -> TrackBoxes:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from limtr.scene import LIDAR_FEATURES, NUM_HISTORY_STEPS, LidarCrops
-from preprocessing.womd.boxes import TrackBoxes, read_boxes
+from preprocessing.womd.boxes import TrackBoxes, in_sphere, read_boxes
 from preprocessing.womd.lidar import LaserScan, LidarError, check_num_frames, open_frame, vehicle_from_world
 from preprocessing.womd.misalignment import MAX_SHIFT, ShiftProbe, probed_frames
 from preprocessing.womd.pixel_windows import pixels_in_windows, sphere_windows
@@ -130,10 +130,11 @@ def _crop(
 ) -> tuple[tuple[Float, Float], int]:
     """Points in the box frame and features of what is kept of one box, and how many points the box holds."""
     steps = np.array([step])
-    box_xyz = boxes.to_box_frame(points.xyz, track, steps)
-    inside = np.flatnonzero(boxes.inside(box_xyz, track, steps)[0])
-    order = np.argsort(_priority(points.pixel[inside], key), kind="stable")[:max_points]
-    return (box_xyz[0, inside[order]], points.features[inside[order]]), int(inside.size)
+    near = in_sphere(points.xyz, boxes.center_m[track, step], float(boxes.radius_m()[track, step]))
+    box_xyz = boxes.to_box_frame(points.xyz[near], track, steps)
+    held = np.flatnonzero(boxes.inside(box_xyz, track, steps)[0])
+    order = held[np.argsort(_priority(points.pixel[near[held]], key), kind="stable")[:max_points]]
+    return (box_xyz[:, 0, order].T, points.features[near[order]]), int(held.size)
 
 
 def _priority(pixel: UInt, key: str) -> UInt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from preprocessing.womd.boxes import TrackBoxes
+from preprocessing.womd.boxes import TrackBoxes, in_sphere
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -16,6 +16,10 @@ Int = npt.NDArray[np.int64]
 MAX_SHIFT = 10
 NUM_PROBED_FRAMES = 2
 """At each end of the history. Probing all frames would cost as much as the crops themselves."""
+ROAD_SHARE = 0.25
+"""Lowest part of a box that is not counted: there any box catches points of the road, most of them beside the sensor."""
+MIN_GAIN = 0.02
+"""Share of the points that another shift must catch on top of those at shift 0: parked tracks catch some more by chance."""
 _STEPS_PER_SPHERE = 3
 
 
@@ -36,6 +40,7 @@ class ShiftProbe:
         """`boxes`: grown, in the world frame, with as many steps after the last laser frame as there are up to `MAX_SHIFT`."""
         self._boxes = boxes
         self._gain = np.zeros(2 * MAX_SHIFT + 1, dtype=np.int64)
+        self._possible = np.zeros_like(self._gain)
 
     def spheres(self, frame: int) -> tuple[Float, Float]:
         """Centres (n, 3) in the world frame and radii (n,) of spheres that hold every box that may be compared with a frame."""
@@ -58,21 +63,30 @@ class ShiftProbe:
             center = boxes.center_m[track, steps]
             middle = (center.min(axis=0) + center.max(axis=0)) / 2
             reach = (np.linalg.norm(center - middle, axis=1) + boxes.radius_m()[track, steps]).max()
-            offset = points_m - middle
-            near = points_m[np.einsum("nd,nd->n", offset, offset) <= (reach + 1e-6) ** 2]
-            caught = boxes.inside(boxes.to_box_frame(near, track, steps), track, steps).sum(axis=1)
-            self._gain[steps - frame + MAX_SHIFT] += caught - caught[steps == frame]
+            half_height = boxes.half_size_m[track, steps, 2]
+            lowest = center[:, 2] + (2.0 * ROAD_SHARE - 1.0) * half_height
+            highest = center[:, 2] + half_height
+            near = points_m[in_sphere(points_m, middle, float(reach))]
+            near = near[(near[:, 2] >= lowest.min()) & (near[:, 2] <= highest.max())]
+            box_points = boxes.to_box_frame(near, track, steps)
+            caught = (boxes.inside(box_points, track, steps) & (near[:, 2] >= lowest[:, None])).sum(axis=1)
+            shifts = steps - frame + MAX_SHIFT
+            self._gain[shifts] += caught - caught[steps == frame]
+            self._possible[shifts] += caught.max()
 
     def best_shift(self) -> int:
-        """The shift s for which the boxes of step t + s catch most of frame t's points; 0 if nothing beats the boxes of step t.
+        """The shift s for which the boxes of step t + s catch most of frame t's points; 0 if none is clearly better than 0.
 
-        A track that is not seen at t or at t + s says nothing about s: points are compared with those that the boxes of
-        step t catch for the same tracks and frames. Otherwise the end of a record, which leaves fewer steps for large
-        shifts, would speak for small ones. Of equal shifts the smallest |s| is named.
+        A track that is not seen at step t or t + s says nothing about s. So what the boxes of step t + s catch is compared
+        with what those of step t catch for the same tracks and frames, as a share of what their best shifts catch:
+        otherwise the end of a record, which leaves fewer steps for large shifts, would speak for small ones.
+        Of equal shifts the smallest |s| is named.
         """
-        shifts = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
-        best = shifts[self._gain == self._gain.max()]
-        return int(best[np.argmin(np.abs(best))])
+        gain = self._gain / np.maximum(self._possible, 1)
+        if gain.max() < MIN_GAIN:
+            return 0
+        shifts = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)[gain == gain.max()]
+        return int(shifts[np.argmin(np.abs(shifts))])
 
     def _compared(self, frame: int) -> list[tuple[int, npt.NDArray[np.intp]]]:
         """For each track seen at the frame's own step: the steps within `MAX_SHIFT` at which it is seen."""

@@ -25,10 +25,10 @@ _SLACK = 1.01
 
 @dataclass(frozen=True, kw_only=True)
 class PixelWindow:
-    """The pixels of a scan that can lie in one sphere."""
+    """A block of pixels of a scan and the distances between which they can lie in one sphere."""
 
-    rows: Index
-    columns: Index
+    rows: slice
+    columns: slice
     near_m: float
     far_m: float
 
@@ -49,8 +49,7 @@ def sphere_windows(scan: LaserScan, center_m: Float, radius_m: Float) -> list[Pi
     reach = (radius_m + displacement_m) * _SLACK + 1e-6
     # A row beyond the zenith looks backwards: then rows and columns say nothing simple, and only the distance is used.
     plain = bool((np.abs(scan.inclination_rad) < math.pi / 2).all())
-    windows = (_window(scan, point, float(size), plain) for point, size in zip(center, reach, strict=True))
-    return [window for window in windows if window.rows.size and window.columns.size]
+    return [window for point, size in zip(center, reach, strict=True) for window in _windows(scan, point, float(size), plain)]
 
 
 def pixels_in_windows(image: QuantisedImage, windows: list[PixelWindow]) -> tuple[Index, Index]:
@@ -58,27 +57,36 @@ def pixels_in_windows(image: QuantisedImage, windows: list[PixelWindow]) -> tupl
     ranges, unit = image.values[0], float(image.precision[0])
     found = np.zeros(ranges.shape, dtype=np.bool_)
     for window in windows:
-        block = np.ix_(window.rows, window.columns)
-        steps = ranges[block]
+        steps = ranges[window.rows, window.columns]
         # Half a step of the range covers the rounding of the product that makes metres of it.
-        near, far = max(window.near_m / unit - 0.5, 0.5), window.far_m / unit + 0.5
-        found[block] |= (steps >= near) & (steps <= far)
+        near, far = max(math.ceil(window.near_m / unit - 0.5), 1), math.floor(window.far_m / unit + 0.5)
+        found[window.rows, window.columns] |= (steps >= near) & (steps <= far)
     rows, columns = np.nonzero(found)
     return rows, columns
 
 
-def _window(scan: LaserScan, center: Float, reach: float, plain: bool) -> PixelWindow:
-    """The window of a sphere of radius `reach` around `center` (3,) in the laser frame."""
+def _windows(scan: LaserScan, center: Float, reach: float, plain: bool) -> list[PixelWindow]:
+    """The windows of a sphere of radius `reach` around `center` (3,) in the laser frame: one, two if columns wrap around."""
     distance, distance_xy = math.hypot(*center), math.hypot(center[0], center[1])
-    rows, columns = np.arange(scan.inclination_rad.size), np.arange(scan.azimuth_rad.size)
+    rows, columns = [slice(0, scan.inclination_rad.size)], [slice(0, scan.azimuth_rad.size)]
     if plain and distance > reach:
         half_angle = math.asin(reach / distance) + 1e-9
-        rows = rows[np.abs(scan.inclination_rad - math.atan2(center[2], distance_xy)) <= half_angle]
+        rows = _runs(np.abs(scan.inclination_rad - math.atan2(center[2], distance_xy)) <= half_angle)
     if plain and distance_xy > reach:
         half_angle = math.asin(reach / distance_xy) + 1e-9
         turned = scan.azimuth_rad - math.atan2(center[1], center[0])
-        columns = columns[np.abs(turned - np.rint(turned / (2 * math.pi)) * (2 * math.pi)) <= half_angle]
-    return PixelWindow(rows=rows, columns=columns, near_m=distance - reach, far_m=distance + reach)
+        columns = _runs(np.abs(turned - np.rint(turned / (2 * math.pi)) * (2 * math.pi)) <= half_angle)
+    return [
+        PixelWindow(rows=row_run, columns=column_run, near_m=distance - reach, far_m=distance + reach)
+        for row_run in rows
+        for column_run in columns
+    ]
+
+
+def _runs(chosen: npt.NDArray[np.bool_]) -> list[slice]:
+    """The runs of true entries."""
+    edges = np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0))
+    return [slice(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
 
 
 def _vehicle_from_world(scan: LaserScan, center_m: Float) -> tuple[Float, Float]:
