@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from evaluation.scoring import SceneReader
 from limtr.batch import SceneBatch, collate
 from limtr.scene import IntArray, ObjectType, Scene
 from preprocessing.shards import SceneEntry
-
-
-class SceneReader(Protocol):
-    """A random-access collection of scenes, such as `preprocessing.shards.SceneSource`."""
-
-    def __len__(self) -> int:
-        """How many scenes there are."""
-
-    def __getitem__(self, row: int) -> Scene:
-        """One scene."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from evaluation.evaluate import evaluate_model
+from evaluation.scoring import choose_device, evaluate_model
 from limtr.config import ModelConfig
 from limtr.config import limtr as limtr_preset
 from limtr.config import mtr as mtr_preset
@@ -32,20 +32,6 @@ def model_config(recipe: Recipe) -> ModelConfig:
     if recipe.lidar:
         raise ValueError(f"preset {recipe.preset!r} has no LiDAR encoder; use --preset limtr or tiny, or leave --lidar out")
     return config.without_lidar()
-
-
-def choose_device(name: str) -> torch.device:
-    """The device to train on.
-
-    Raises:
-        ValueError: CUDA was asked for and is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: no CUDA device here; use --device cpu, or see `limtr doctor`")
-    return device
 
 
 def choose_targets(source: SceneSource, recipe: Recipe) -> Selection:
@@ -109,7 +95,8 @@ def run(config: TrainConfig) -> int:
     trainer = Trainer(model, scenes, recipe, device=device, workers=config.workers)
 
     def validate() -> Mapping[str, float]:
-        return validation_metrics(model, validation, recipe)
+        rows = range(min(len(validation), recipe.validation_scenes or len(validation)))
+        return evaluate_model(model, validation, rows=rows, title="validating").summary()
 
     session = Session(
         trainer, config.out, validate=validate, data_fingerprint=fingerprint, licence=config.licence, keep=config.keep
