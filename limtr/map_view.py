@@ -9,6 +9,7 @@ import torch
 from limtr.agent_features import one_hot_or_none
 from limtr.frames import agent_from_world, rotate
 
+NUM_CHANNELS = 9
 NUM_SIGNAL_STATES = 9
 
 
@@ -66,12 +67,16 @@ def map_view(
 
     at = (scene[:, None], rows)
     chosen, chosen_mask = clean[at], mask[at]
-    point = agent_from_world(chosen[..., 0:3], position, heading)
-    previous = torch.cat((point[..., :1, 0:2], point[..., :-1, 0:2]), dim=-2)
-    channels = [point, rotate(chosen[..., 3:6], -heading), chosen[..., 6:7], previous]
+    # One output tensor, filled channel by channel: this is the largest tensor of a batch, and every copy of it is felt.
+    num_channels = NUM_CHANNELS + (0 if signal is None else NUM_SIGNAL_STATES)
+    features = chosen.new_empty((*chosen.shape[:-1], num_channels))
+    features[..., 0:3] = agent_from_world(chosen[..., 0:3], position, heading)
+    features[..., 3:6] = rotate(chosen[..., 3:6], -heading)
+    features[..., 6] = chosen[..., 6]
+    features[..., 0, 7:9] = features[..., 0, 0:2]
+    features[..., 1:, 7:9] = features[..., :-1, 0:2]
     if signal is not None:
-        state = one_hot_or_none(signal[at], NUM_SIGNAL_STATES, point.dtype)
-        channels.append(state[:, :, None].expand(-1, -1, point.shape[2], -1))
-    features = torch.where(chosen_mask[..., None], torch.cat(channels, dim=-1), 0.0)
+        features[..., NUM_CHANNELS:] = one_hot_or_none(signal[at], NUM_SIGNAL_STATES, features.dtype)[:, :, None]
+    features.masked_fill_(~chosen_mask[..., None], 0.0)
     center = features[..., 0:3].sum(dim=-2) / chosen_mask.sum(dim=-1, keepdim=True).clamp(min=1)
     return MapView(polylines=features, mask=chosen_mask, center=center)
