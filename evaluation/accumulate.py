@@ -59,6 +59,11 @@ class MotionMetrics:
         """Scenarios added."""
         return len(self._scenarios)
 
+    @property
+    def scenario_ids(self) -> frozenset[str]:
+        """Ids of the scenarios added."""
+        return frozenset(self._scenarios)
+
     def add(self, scenario: ScenarioPredictions) -> None:
         """Score one scenario.
 

@@ -146,7 +146,8 @@ def _run_file(config: EvaluateConfig, source: SceneSource) -> int:
             f"{config.predictions}: no scenario of {config.data} split {config.split!r} is in it; "
             f"{'; '.join(scored.problems) or 'the file is empty'}"
         )
-    others = score(source, baselines(), config=metrics_config, batch_size=config.batch_size, title="baselines")
+    rows = [row for row, scenario_id in enumerate(ids) if scenario_id in scored.metrics.scenario_ids]
+    others = score(source, baselines(), config=metrics_config, batch_size=config.batch_size, rows=rows, title="baselines")
     results = {"predictions": result_of(scored.metrics)} | {name: result_of(item) for name, item in others.items()}
     _print(config, results, f"{config.predictions} on {config.split} of {config.data}")
     for problem in scored.problems:
@@ -184,8 +185,10 @@ def draw(config: EvaluateConfig, source: SceneSource, predict: ScenePredictor) -
 
 def _print(config: EvaluateConfig, results: Mapping[str, EvaluationResult], title: str) -> None:
     scenes = next(iter(results.values())).num_scenes
-    print_results(results, f"{title}: {scenes} scenes, {config.bucketing} buckets")
-    print("Waymo's numbers are the means over the three horizons, then over the classes; up to six modes an object count.")
+    print_results(results, f"{title}: {scenes} scenes, {config.bucketing} buckets, mean over horizons")
+    print(
+        "Waymo's leaderboard shows the mean over 3, 5 and 8 s, then over the classes; the first six modes of an object count."
+    )
 
 
 def _write(

@@ -48,7 +48,7 @@ def draw_scene(scene: Scene, prediction: ScenePrediction, path: Path) -> Path:
         _draw_modes(axes, scene, int(row), paths, scores)
     _crop(axes, scene, rows, modes)
     axes.set_aspect("equal")
-    axes.set_xlabel("x [m], from the recording vehicle")
+    axes.set_xlabel("x [m], scene frame")
     axes.set_ylabel("y [m]")
     axes.set_title(f"scenario {scene.scenario_id}: {len(rows)} targets, 1 s of history, 8 s of future", loc="left")
     axes.legend(handles=_legend(), loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4, frameon=False, fontsize=9)

@@ -151,7 +151,8 @@ def run(config: TuneNmsConfig) -> int:
     """Search, print the table, write what was found."""
     model = MotionPredictor.load(config.checkpoint, device=choose_device(config.device))
     source = SceneSource(config.data, config.split)
-    distances = parse_grid(config.grid)
+    # The distances in use are always tried too, so that a change can be weighed against leaving things as they are.
+    distances = tuple(sorted({*parse_grid(config.grid), *model.config.nms_distance_m}))
     found = search(
         model, source, distances, config=MotionMetricsConfig(bucketing=config.bucketing), batch_size=config.batch_size
     )
@@ -180,7 +181,7 @@ def results_table(
     curves: Curves, distances_m: Sequence[float], best_m: dict[str, float], current_m: dict[str, float], metric: str
 ) -> Table:
     """A row per distance that is best or current for a class, or one of eight spread over the grid."""
-    table = Table(title=f"{metric} by NMS distance (mean over horizons); best in bold", title_justify="left")
+    table = Table(title=f"{metric} by NMS distance, best in bold", title_justify="left")
     table.add_column("distance m", justify="right")
     for name in curves:
         table.add_column(name.lower(), justify="right")
