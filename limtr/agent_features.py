@@ -151,6 +151,6 @@ def context_rows(valid_past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows, torch.arange(width, device=seen.device) < count[:, None]
 
 
-def one_hot_or_none(labels: torch.Tensor, num_classes: int, dtype: torch.dtype) -> torch.Tensor:
+def one_hot_or_zero(labels: torch.Tensor, num_classes: int, dtype: torch.dtype) -> torch.Tensor:
     """One-hot rows (..., num_classes) of labels 0 and up; all zero for negative ones."""
     return functional.one_hot(labels.clamp(min=-1) + 1, num_classes + 1)[..., 1:].to(dtype)

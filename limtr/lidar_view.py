@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from limtr.agent_features import one_hot_or_none
+from limtr.agent_features import one_hot_or_zero
 from limtr.config import ViewConfig
 from limtr.scene import LIDAR_FEATURES, NUM_HISTORY_STEPS, ObjectType
 
@@ -36,6 +36,6 @@ def lidar_view(
     kept = mask[:, frames, : view.num_lidar_points]
     if view.lidar_class_channels:
         label = (center_type == ObjectType.PEDESTRIAN) + 2 * (center_type == ObjectType.CYCLIST)
-        kind = one_hot_or_none(label, 3, dtype)[:, None, None]
+        kind = one_hot_or_zero(label, 3, dtype)[:, None, None]
         channels = torch.cat((channels, kind.expand(*kept.shape, -1)), dim=-1)
     return torch.where(kept[..., None], channels, 0.0), kept

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from limtr.agent_features import one_hot_or_none
+from limtr.agent_features import one_hot_or_zero
 from limtr.frames import agent_from_world, rotate
 
 NUM_CHANNELS = 9
@@ -76,7 +76,7 @@ def map_view(
     features[..., 0, 7:9] = features[..., 0, 0:2]
     features[..., 1:, 7:9] = features[..., :-1, 0:2]
     if signal is not None:
-        features[..., NUM_CHANNELS:] = one_hot_or_none(signal[at], NUM_SIGNAL_STATES, features.dtype)[:, :, None]
+        features[..., NUM_CHANNELS:] = one_hot_or_zero(signal[at], NUM_SIGNAL_STATES, features.dtype)[:, :, None]
     features.masked_fill_(~chosen_mask[..., None], 0.0)
     center = features[..., 0:3].sum(dim=-2) / chosen_mask.sum(dim=-1, keepdim=True).clamp(min=1)
     return MapView(polylines=features, mask=chosen_mask, center=center)
