@@ -46,6 +46,11 @@ def _plan(network: RoadNetwork, rng: np.random.Generator, errand: Errand, at_s: 
         begin = int(np.argmin(np.hypot(*(lane.points_m - turn[0]).T)))
         approach, after = lane.points_m[: max(begin, 2)], turn
         return _make(rng, join(approach, after), approach, at_s, begin_s, speed, "branch")
+    if errand == "u-turn":
+        # Wide roads take too long to cross, so the narrower half of them is where people turn back.
+        width = [network.arms[other.arm].edge_in_m + network.arms[other.arm].edge_out_m for other in lanes]
+        narrow = [other for other, metres in zip(lanes, width, strict=True) if metres <= np.median(width)]
+        lane = narrow[int(rng.integers(len(narrow)))]
     arm = network.arms[lane.arm]
     at = float(rng.uniform(0.35, 0.75)) * (len(lane.points_m) - 1)
     approach, after = lane.points_m[: int(at)], draw_route(network, rng, lane).line_m[int(at) :]
@@ -67,7 +72,7 @@ def _through_junction(
     for _ in range(6):
         lane = lanes[int(rng.integers(len(lanes)))]
         route = draw_route(network, rng, lane, turn=JUNCTION_TURNS[int(rng.integers(3))])
-        best = _make(rng, route.line_m, lane.points_m, at_s, begin_s, speed, "branch", route=route)
+        best = _make(rng, route.line_m, lane.points_m, at_s, begin_s, speed, "branch" if route.turns else "none", route=route)
         if route.signal < 0 or route.stop_sign:
             break
         signal = network.signals[route.signal]
@@ -81,13 +86,15 @@ def _through_junction(
 
 def _u_turn(arm: Arm, lane: Lane, at: int) -> Float:
     """Across all lanes into the bike lane the other way, which it then follows."""
-    x = arm.inner_m + 0.5 * at if lane.outgoing else arm.length_m - 0.5 * at
+    share = at / (len(lane.points_m) - 1)
+    share = share if lane.outgoing else 1.0 - share
+    x = arm.inner_m + share * (arm.length_m - arm.inner_m)
     here, there = arm.bike_m(-1 if lane.outgoing else 1), arm.bike_m(1 if lane.outgoing else -1)
     sign = 1.0 if lane.outgoing else -1.0
     angle = np.linspace(-0.5 * np.pi, 0.5 * np.pi, 30)
     middle, radius = 0.5 * (here + there), 0.5 * abs(here - there)
     # Turning left: across y from here to there while x swings ahead and comes back.
-    turn = arm.to_local(x + sign * min(radius, 4.5) * np.cos(angle), middle + np.sign(there - here) * radius * np.sin(angle))
+    turn = arm.to_local(x + sign * radius * np.cos(angle), middle + np.sign(there - here) * radius * np.sin(angle))
     end = arm.inner_m if lane.outgoing else arm.length_m
     return join(turn, arm.line(there, x, end))
 

@@ -24,7 +24,7 @@ class Paths:
             for line, window in zip(lines, rounding_m, strict=True)
         ]
         count = np.array([len(line) for line in even], dtype=np.int64)
-        self.start: Int = np.concatenate(([0], np.cumsum(count)[:-1])).astype(np.int64)
+        self.start: Int = np.cumsum(count) - count
         self.last: Int = count - 1
         self.length_m: Float = self.last * spacing_m
         self.points_m: Float = np.concatenate(even) if even else np.zeros((0, 2))

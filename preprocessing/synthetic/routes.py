@@ -26,7 +26,7 @@ TURN_WEIGHT: dict[Turn, float] = {
     "straight": 0.8,
     "left": 1.2,
     "right": 1.0,
-    "u-turn": 0.5,
+    "u-turn": 0.12,
     "merge": 1.0,
     "leave": 0.8,
     "ring": 1.1,
@@ -47,6 +47,11 @@ class Route:
     signal: int = -1
     stop_sign: bool = False
     speed_mps: float = 10.0
+
+    @property
+    def turns(self) -> bool:
+        """Whether it does anything but go on along the road."""
+        return self.turn not in ("along", "straight")
 
     @property
     def priority(self) -> int:
@@ -85,9 +90,12 @@ def draw_route(network: RoadNetwork, rng: np.random.Generator, first: Lane, *, t
 
 
 def shift_between(from_line: Float, to_line: Float, begin: int, length: int) -> Float:
-    """A line (n, 2) that leaves one line (n, 2) at point `begin` and is on the other, point for point beside it, `length` later."""
-    count = min(len(from_line), len(to_line))
+    """A line (n, 2) that leaves one line (n, 2) at point `begin` and is on another, (m, 2) beside it, `length` points later."""
+    count = len(from_line)
+    # Beside each other on a bend, two lines differ in length: what counts is the share of the way.
+    place = np.linspace(0.0, len(to_line) - 1.0, count)
+    beside = np.stack([np.interp(place, np.arange(len(to_line)), to_line[:, axis]) for axis in (0, 1)], axis=-1)
     along = np.clip((np.arange(count) - begin) / max(length, 1), 0.0, 1.0)
     # Quintic: curvature starts and ends at zero.
     share = (along**3 * (10 - 15 * along + 6 * along**2))[:, None]
-    return np.asarray(from_line[:count] * (1 - share) + to_line[:count] * share)
+    return np.asarray(from_line * (1 - share) + beside * share)

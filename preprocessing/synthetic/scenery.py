@@ -33,6 +33,18 @@ def add_scenery(network: RoadNetwork, rng: np.random.Generator) -> tuple[Float, 
     return np.array(buildings).reshape(-1, 6), np.array(poles).reshape(-1, 4)
 
 
+def without_people_inside(buildings: Float, position_m: Float) -> Float:
+    """The buildings (b, 6) that no position (n, 2) of any actor lies in, or within a metre of."""
+    if not len(buildings):
+        return buildings
+    gap = position_m[None] - buildings[:, None, :2]
+    cosine, sine = np.cos(buildings[:, None, 5]), np.sin(buildings[:, None, 5])
+    along = np.abs(gap[..., 0] * cosine + gap[..., 1] * sine)
+    across = np.abs(gap[..., 1] * cosine - gap[..., 0] * sine)
+    inside = (along < 0.5 * buildings[:, None, 2] + 1.0) & (across < 0.5 * buildings[:, None, 3] + 1.0)
+    return np.asarray(buildings[~inside.any(axis=1)])
+
+
 def _on_a_road(network: RoadNetwork, centre: Float, radius_m: float) -> bool:
     """Whether a building could stand on any lane or sidewalk of another arm."""
     reach = radius_m + 1.5

@@ -15,7 +15,7 @@ from preprocessing.synthetic.network import RoadNetwork
 from preprocessing.synthetic.overlap import without_overlaps
 from preprocessing.synthetic.paths import Paths
 from preprocessing.synthetic.plans import Plan
-from preprocessing.synthetic.scenery import add_scenery
+from preprocessing.synthetic.scenery import add_scenery, without_people_inside
 from preprocessing.synthetic.traffic import Traffic
 from preprocessing.synthetic.vehicles import plan_parked, plan_vehicles
 from preprocessing.synthetic.walkers import plan_walkers
@@ -102,6 +102,7 @@ def simulate(seed: int, index: int, config: SimulationConfig) -> World:
     flat = motion.position_m[kept, shown]
     height = np.broadcast_to(0.5 * size[:, None, 2:], (*flat.shape[:2], 1))
     buildings, poles = add_scenery(network, scenery_rng)
+    buildings = without_people_inside(buildings, flat[:, ::4][motion.present[kept, shown][:, ::4]])
     origin = name_rng.uniform(-9000.0, 9000.0, 2)
     return World(
         scenario_id=f"{int(name_rng.integers(2**62)):016x}",

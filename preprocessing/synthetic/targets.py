@@ -73,7 +73,8 @@ def select_targets(world: World, valid: Bool, rng_seed: int) -> list[int]:
     rng = np.random.default_rng(rng_seed)
     has_future = valid.shape[1] > CURRENT_STEP + 1
     queues: dict[int, list[int]] = {}
-    for kind in (ObjectType.VEHICLE, ObjectType.PEDESTRIAN, ObjectType.CYCLIST):
+    # Eight places go round among three types: whose turn comes first, and so thrice, is drawn as well.
+    for kind in rng.permutation([ObjectType.VEHICLE, ObjectType.PEDESTRIAN, ObjectType.CYCLIST]).tolist():
         rows = [
             row for row in np.flatnonzero(world.object_type == kind).tolist() if row != world.ego and valid[row, CURRENT_STEP]
         ]

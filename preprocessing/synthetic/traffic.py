@@ -17,6 +17,7 @@ LOOK_STEP_M = 2.0
 PEOPLE_AHEAD_M = 30.0
 DECIDE_EVERY = 2
 STOP, CAUTION = 4, 5
+PATIENCE_S = 2.0
 FAR_M = 1e3
 
 
@@ -61,6 +62,7 @@ class Traffic:
         self.v = np.minimum(np.array([plan.start_mps for plan in plans]), paths.lookup(self.limit, self.s))
         self.acceleration = np.zeros(len(plans))
         self.stopped_once = np.zeros(len(plans), dtype=bool)
+        self.waited_s = np.zeros(len(plans))
         reach = np.minimum(paths.length_m, self.s + 30.0 + self.cruise * 12.0)
         self.zones = find_zones(paths, self.s, reach, self.width)
         self._cover(parked)
@@ -96,6 +98,7 @@ class Traffic:
         self.acceleration = np.where(following > 0.0, self.acceleration, np.maximum(self.acceleration, -0.5))
         self.s = self.s + 0.5 * (self.v + following) * self.step_s
         self.v = following
+        self.waited_s = np.where(following < 0.25, self.waited_s + self.step_s, 0.0)
 
     def _decide(self, index: int, time_s: float) -> Float:
         """The acceleration (A,) each actor wants: the least of what every reason allows."""
@@ -214,6 +217,10 @@ class Traffic:
         )
         in_the_way = (their_in < until_out + 1.3) & (their_out + 0.4 > until_in)
         yields = before & ~zones.merging & (occupied | (coming & first & in_the_way))
+        # Two who wait for each other would wait for good: who has waited longer goes on among those who stand.
+        longer = (self.waited_s[:, None] > PATIENCE_S) & (self.v[None] < 0.2)
+        longer &= occupied | (self.waited_s[:, None] > self.waited_s[None])
+        yields &= ~longer
         stop_gap = np.where(yields, to_zone - 0.8, np.inf).min(axis=1)
         crossing = self._line(np.maximum(stop_gap, -0.2))
         behind = before & zones.merging & coming & first & (their_in < until_in + 3.0) & (to_zone < 40.0)

@@ -53,7 +53,7 @@ def plan_vehicles(network: RoadNetwork, rng: np.random.Generator, number: int) -
                 start_m=start,
                 cruise_mps=cruise,
                 start_mps=cruise * float(rng.uniform(0.8, 1.0)),
-                maneuver="branch",
+                maneuver="branch" if route.turns else "none",
                 branch_m=route.branch_m,
                 stop_m=route.branch_m,
                 signal=route.signal,
@@ -71,7 +71,7 @@ def _change_lanes(
 ) -> Route:
     """The route with a change to a neighbouring car lane before the junction, if there is one and room for it."""
     sides = [network.lanes[other] for other in lane.left + lane.right if network.lanes[other].use == "drive"]
-    sides = [other for other in sides if other.turn == "along" and len(other.points_m) == len(lane.points_m)]
+    sides = [other for other in sides if other.turn == "along"]
     reach = int(3.2 * cruise_mps / MAP_SPACING_M)
     begin = int((start_m + cruise_mps * float(rng.uniform(4.2, 6.5))) / MAP_SPACING_M)
     if not sides or begin + reach > len(lane.points_m) - 4:
@@ -110,7 +110,7 @@ def plan_parked(network: RoadNetwork, rng: np.random.Generator, share: float) ->
                 at = arm.length_m - x if side > 0 else x - arm.inner_m
                 # Offset lines of a bent arm differ in length, points do not: count in points.
                 begin = int(at / MAP_SPACING_M)
-                leaves = rng.random() < 0.12 and begin + 60 < len(lane.points_m) and len(line) == len(lane.points_m)
+                leaves = rng.random() < 0.12 and begin + 60 < len(lane.points_m)
                 busy = bool(leaves and side < 0)
                 plans.append(_leaving(network, rng, lane, line, begin) if leaves else _standing(rng, line, begin))
     return plans
