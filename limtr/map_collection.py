@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import torch
 
-MAX_BUFFER_ELEMENTS = 1 << 22
-"""Distances in memory at once."""
+MAX_BUFFER_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}
+"""Distances in memory at once: what a CPU's cache holds; on a GPU, what keeps it busy."""
 
 
 @torch.no_grad()
 def nearest_waypoint_distance(
-    waypoints: torch.Tensor, centers: torch.Tensor, *, max_elements: int = MAX_BUFFER_ELEMENTS
+    waypoints: torch.Tensor, centers: torch.Tensor, *, max_elements: int | None = None
 ) -> torch.Tensor:
     """Squared distance of every polyline to the nearest waypoint of every query.
 
     Args:
         waypoints: (C, Q, T, 2) metres.
         centers: (C, P, 2) metres.
-        max_elements: bound of the largest buffer, as far as one query and one time step allow.
+        max_elements: bound of the largest buffer (default: `MAX_BUFFER_ELEMENTS` of the device), as far as one query and one
+            time step allow.
 
     Returns:
         (C, Q, P) square metres.
     """
     num_agents, num_queries, num_steps = waypoints.shape[:3]
     num_polylines = centers.shape[1]
+    if max_elements is None:
+        max_elements = MAX_BUFFER_ELEMENTS.get(waypoints.device.type, MAX_BUFFER_ELEMENTS["cuda"])
     steps = min(num_steps, max(1, max_elements // max(num_agents * num_polylines, 1)))
     queries = min(num_queries, max(1, max_elements // max(num_agents * num_polylines * steps, 1)))
     nearest = waypoints.new_full((num_agents, num_queries, num_polylines), float("inf"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,25 +113,48 @@ def read_weights(path: Path) -> State:
     return dict(content)
 
 
-def require_same_architecture(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: Path) -> None:
-    """Refuse weights that do not fit the configuration beside them.
+_FIELDS_BEHIND = {
+    "encoder.agent_encoder.": "encoder.agents, encoder.dim, num_agent_channels",
+    "encoder.polyline_encoder.": "encoder.polylines, encoder.dim, view.traffic_signals",
+    "encoder.lidar_encoder.": "encoder.lidar, encoder.dim, view.use_lidar, view.num_lidar_frames, view.lidar_features",
+    "encoder.layers.": "encoder.num_layers, encoder.dim",
+    "decoder.center_projection.": "decoder.lidar_with_center, decoder.dim, encoder.dim",
+    "decoder.": "decoder.num_layers, decoder.dim, decoder.map_dim, encoder.dim, num_future_steps",
+    "intention_points": "decoder.num_queries",
+}
+
+
+def require_same_architecture(
+    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: Path | str, *, optional: Sequence[str] = ()
+) -> None:
+    """Refuse weights that do not fit a configuration.
+
+    Args:
+        expected: state dict of the configured model.
+        found: the weights.
+        where: what to call them in the message.
+        optional: names that may be missing.
 
     Raises:
-        ValueError: names the first tensors that differ.
+        ValueError: names the first tensors that differ and the fields of the configuration that shape them.
     """
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is unknown" for name in found if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(found[name].shape)} instead of {tuple(value.shape)}"
+    problems = {
+        name: f"{name} has shape {tuple(found[name].shape)} instead of {tuple(value.shape)}"
         for name, value in expected.items()
         if name in found and found[name].shape != value.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"{where}: the weights are of another architecture than its {CONFIG_FILE}: {'; '.join(problems[:3])}{more}; "
-            "load it with the configuration it was trained with"
-        )
+    }
+    problems |= {name: f"{name} is missing" for name in expected if name not in found and name not in optional}
+    problems |= {name: f"{name} is unknown" for name in found if name not in expected}
+    if not problems:
+        return
+    first = list(problems)[:3]
+    fields = [next((text for prefix, text in _FIELDS_BEHIND.items() if name.startswith(prefix)), "") for name in first]
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    raise ValueError(
+        f"{where}: the weights are of another architecture than the configuration: "
+        f"{'; '.join(problems[name] for name in first)}{more}; look at {'; '.join(dict.fromkeys(filter(None, fields)))}, "
+        "or take the configuration that the weights were trained with"
+    )
 
 
 def _load_safetensors(path: Path) -> State:

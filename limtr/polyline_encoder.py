@@ -15,16 +15,17 @@ Pooling = Literal["max", "average", "average-over-padding"]
 
 def pool(x: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """Pool non-negative features (..., L, D) over valid elements (..., L) to (..., D); zeros where none is valid."""
-    kept = torch.where(mask.unsqueeze(-1), x, 0.0)
+    return _pool_zeroed(torch.where(mask.unsqueeze(-1), x, 0.0), mask, pooling)
+
+
+def _pool_zeroed(x: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """`pool` for features that are zero where masked."""
     if pooling == "max":
         # Features come from a ReLU, so that a zero in a masked slot never beats a valid element.
-        return kept.amax(dim=-2) if kept.shape[-2] else kept.sum(dim=-2)
-    count = (
-        mask.sum(dim=-1, keepdim=True)
-        if pooling == "average"
-        else torch.full_like(mask[..., :1], mask.shape[-1], dtype=torch.int64)
-    )
-    return kept.sum(dim=-2) / count.clamp(min=1).to(x.dtype)
+        return x.amax(dim=-2) if x.shape[-2] else x.sum(dim=-2)
+    if pooling == "average-over-padding":
+        return x.sum(dim=-2) / max(x.shape[-2], 1)
+    return x.sum(dim=-2) / mask.sum(dim=-1, keepdim=True).clamp(min=1).to(x.dtype)
 
 
 class PointNet(nn.Module):
@@ -61,7 +62,7 @@ class PointNet(nn.Module):
 
         def pooled_of(values: torch.Tensor) -> torch.Tensor:
             padded = values.new_zeros((flat.shape[0], values.shape[-1])).index_copy(0, rows, values)
-            return pool(padded.reshape(*mask.shape, values.shape[-1]), mask, self.pooling)
+            return _pool_zeroed(padded.reshape(*mask.shape, values.shape[-1]), mask, self.pooling)
 
         values = self.pre_mlps(x.reshape(flat.shape[0], x.shape[-1])[rows])
         if self.concat_pooled:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from limtr.config import ModelConfig
+from limtr.model_files import require_same_architecture
 from limtr.reference_config import reference_config
 from limtr.scene import PREDICTED_TYPES
 
@@ -89,17 +90,7 @@ def from_reference(state: Mapping[str, torch.Tensor], config: ModelConfig) -> St
         ValueError: names or shapes do not fit; the message names the first.
     """
     ours, _ = our_names(state)
-    expected = _expected(config)
-    problems = [f"{name} is missing" for name in expected if name not in ours and name != "intention_points"]
-    problems += [f"{name} is unknown" for name in ours if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(ours[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in ours and ours[name].shape != value.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"the reference state does not fit this configuration: {'; '.join(problems[:3])}{more}")
+    require_same_architecture(_expected(config), ours, "reference state", optional=["intention_points"])
     return ours
 
 

@@ -166,12 +166,12 @@ def _compare_training(golden: Arrays, meta: Mapping[str, Any], model: MotionPred
 
 def _compare_loss(golden: Arrays, meta: Mapping[str, Any], loss: LossTerms) -> list[Comparison]:
     names = {"regression": "reg_gmm", "velocity": "reg_vel", "classification": "cls"}
-    ours = {"loss": loss.total, "loss_dense_prediction": loss.terms["dense"]}
+    ours = {"train/loss": loss.total, "loss": loss.total, "loss_dense_prediction": loss.terms["dense"]}
     for name, value in loss.terms.items():
         if name.startswith("layer"):
             layer, _, part = name.partition("_")
             ours[f"loss_{layer}" + (f"_{names[part]}" if part else "")] = value
-    expected = {"loss": float(golden["train/loss"]), **meta.get("loss_terms", {})}
+    expected = {"train/loss": float(golden["train/loss"]), **meta.get("loss_terms", {})}
     comparisons = []
     for name, value in expected.items():
         found = float(ours[name].detach()) if name in ours else float("nan")

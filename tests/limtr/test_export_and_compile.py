@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from tests.limtr.model_builders import random_batch, small_config, with_garbage
 
 def test_an_exported_program_predicts_as_the_model() -> None:
     config = small_config()
+    config = replace(config, encoder=replace(config.encoder, num_layers=1))
     torch.manual_seed(0)
     model = MotionPredictor(config).eval()
     program = export_predictor(model, random_batch(config, dtype=torch.float32))
