@@ -11,9 +11,11 @@ import numpy as np
 
 from limtr.scene import NUM_HISTORY_STEPS, STEP_S, ObjectType
 from preprocessing.synthetic.overlap import overlaps
+from preprocessing.synthetic.targets import TRAJECTORY_CLASSES
 from preprocessing.synthetic.world import World
 
 CURRENT_STEP = NUM_HISTORY_STEPS - 1
+_UNCLASSIFIED = "unclassified"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ def summarise(scenes: Mapping[str, Sequence[SceneStats]], *, cue_lead_s: float) 
 def report_lines(results: Mapping[str, Any]) -> list[str]:
     """The results for people."""
     classes: Mapping[str, Mapping[str, int]] = results["trajectory_classes"]
-    types = sorted({name for row in classes.values() for name in row})
+    types = sorted({name for row in classes.values() for name in row}, key=lambda name: (name == "all", name))
     lines = [
         "scenes: " + ", ".join(f"{count} {split}" for split, count in results["scenes"].items())
         + f"; {results['megabytes']:.1f} MB, {results['tracks_per_scene']:.1f} tracks, "
@@ -124,12 +126,14 @@ def report_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def _class_table(targets: Sequence[TargetStats]) -> dict[str, dict[str, int]]:
-    """Targets by trajectory class and type."""
-    counts = Counter((target.trajectory_class or "unclassified", ObjectType(target.object_type).name) for target in targets)
-    table: dict[str, dict[str, int]] = {}
-    for (name, kind), number in sorted(counts.items()):
-        table.setdefault(name, {})[kind] = number
-    return table
+    """Targets by trajectory class and type, classes that never occur included."""
+    counts = Counter((target.trajectory_class or _UNCLASSIFIED, ObjectType(target.object_type).name) for target in targets)
+    types = sorted({kind for _, kind in counts})
+    names = [*TRAJECTORY_CLASSES, *([_UNCLASSIFIED] if any(name == _UNCLASSIFIED for name, _ in counts) else [])]
+    return {
+        name: {**{kind: counts[name, kind] for kind in types}, "all": sum(counts[name, kind] for kind in types)}
+        for name in names
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

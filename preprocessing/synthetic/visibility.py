@@ -53,7 +53,7 @@ def track_validity(world: World, config: VisibilityConfig, seed: np.random.SeedS
     strong, weak = in_reach & (share >= config.appear_share), in_reach & (share >= config.keep_share)
     valid = np.zeros(world.present.shape, np.bool_)
     alive = np.zeros(len(world.kind), np.bool_)
-    for step in range(valid.shape[1]):
+    for step in range(len(world.timestamps_s)):
         alive = strong[:, step] | (alive & weak[:, step])
         valid[:, step] = alive
     valid = _without_short_runs(valid, config.bridged_steps, True)
