@@ -22,7 +22,7 @@ class Zones:
     leave_m: Float
     """(A, A)"""
     merging: Bool
-    """(A, A) whether both go the same way where the zone ends"""
+    """(A, A) whether both go the same way where the zone begins or ends"""
 
 
 def find_zones(paths: Paths, start_m: Float, end_m: Float, width_m: Float) -> Zones:
@@ -55,6 +55,8 @@ def find_zones(paths: Paths, start_m: Float, end_m: Float, width_m: Float) -> Zo
     last = np.where(ended.any(axis=2), ended.argmax(axis=2), number) - 1
     enter = np.where(meets, start_m[:, None] + (first - 0.5) * SAMPLE_M, np.inf)
     leave = np.where(meets, start_m[:, None] + (last + 0.5) * SAMPLE_M, np.inf)
-    # Lanes that merge meet at an angle and end up side by side; lanes that cross never do.
-    at_end = heading[np.arange(count)[:, None], np.minimum(last, number - 1)]
-    return Zones(enter_m=enter, leave_m=leave, merging=np.cos(at_end - at_end.T) > 0.85)
+    # Lanes that merge end up side by side, lanes that part begin so: there people follow. Lanes that cross do neither.
+    rows = np.arange(count)[:, None]
+    at_start, at_end = heading[rows, first], heading[rows, np.minimum(last, number - 1)]
+    merging = np.maximum(np.cos(at_start - at_start.T), np.cos(at_end - at_end.T)) > 0.85
+    return Zones(enter_m=enter, leave_m=leave, merging=merging)
