@@ -1,0 +1,72 @@
+"""`limtr verify metrics` on Waymo's golden values, whole and tampered with."""
+
+import json
+
+import numpy as np
+import pytest
+
+from evaluation.verify_metrics import VerifyMetricsConfig, run
+from tests.evaluation.examples import GOLDEN
+
+INPUTS, EXPECTED = GOLDEN / "waymo_metrics_golden.npz", GOLDEN / "waymo_metrics_golden.json"
+
+
+def tampered(tmp_path, change):
+    content = json.loads(EXPECTED.read_text())
+    change(content["expected"])
+    path = tmp_path / "expected.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_all_values_of_the_official_op_agree(capsys):
+    assert run(VerifyMetricsConfig(golden=INPUTS, expected=EXPECTED)) == 0
+    assert "324 of 324" in capsys.readouterr().out
+
+
+def test_a_value_off_by_more_than_the_tolerance_fails(tmp_path, capsys):
+    def change(expected):
+        expected["case4"]["TYPE_CYCLIST_9"]["soft_mean_average_precision_ref"] += 2e-4
+
+    assert run(VerifyMetricsConfig(golden=INPUTS, expected=tampered(tmp_path, change))) == 1
+    assert "FAIL case4 CYCLIST 5s soft_mAP" in capsys.readouterr().out
+
+
+def test_a_type_that_is_there_but_expected_absent_fails(tmp_path):
+    def change(expected):
+        expected["case0"]["TYPE_VEHICLE_5"] = dict.fromkeys(expected["case0"]["TYPE_VEHICLE_5"], -1.0)
+
+    assert run(VerifyMetricsConfig(golden=INPUTS, expected=tampered(tmp_path, change))) == 1
+
+
+def test_a_type_that_is_absent_and_expected_absent_agrees(tmp_path):
+    with np.load(INPUTS, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files if name.startswith("case0")}
+    arrays["case0_otype"] = np.where(arrays["case0_otype"] == 3, 4, arrays["case0_otype"])
+    np.savez(tmp_path / "inputs.npz", **arrays)
+
+    def change(expected):
+        for name in [name for name in expected if name != "case0"]:
+            del expected[name]
+        for step in (5, 9, 15):
+            expected["case0"][f"TYPE_CYCLIST_{step}"] = dict.fromkeys(expected["case0"][f"TYPE_CYCLIST_{step}"], -1.0)
+
+    assert run(VerifyMetricsConfig(golden=tmp_path / "inputs.npz", expected=tampered(tmp_path, change))) == 0
+
+
+def test_a_case_without_expected_values_fails(tmp_path):
+    assert run(VerifyMetricsConfig(golden=INPUTS, expected=tampered(tmp_path, lambda expected: expected.pop("case2")))) == 1
+
+
+def test_the_older_buckets_give_other_values(capsys):
+    assert run(VerifyMetricsConfig(golden=INPUTS, expected=EXPECTED, bucketing="2021")) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert failed
+    assert all("mAP" in line for line in failed)
+
+
+def test_missing_arrays_are_named(tmp_path):
+    with np.load(INPUTS, allow_pickle=False) as file:
+        np.savez(tmp_path / "inputs.npz", **{name: file[name] for name in file.files if name != "case3_idx_mask"})
+    with pytest.raises(ValueError, match="case3_idx_mask"):
+        run(VerifyMetricsConfig(golden=tmp_path / "inputs.npz", expected=EXPECTED))
