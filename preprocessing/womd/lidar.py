@@ -165,7 +165,8 @@ def beam_inclinations(calibration: Any, height: int) -> Float:
         given = (np.arange(height) + 0.5) / height * (high - low) + low
     if given.shape != (height,) or not np.isfinite(given).all():
         raise LidarError(
-            f"beam_inclinations must be {height} finite numbers (one per row of the range image), has {given.size}"
+            f"laser {_title(calibration.name)}: the calibration's beam_inclinations must be {height} finite numbers "
+            f"(one per row of the range image), has {given.size}"
         )
     return given[::-1]
 

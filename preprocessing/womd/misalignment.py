@@ -18,7 +18,7 @@ NUM_PROBED_FRAMES = 2
 """At each end of the history. Probing all frames would cost as much as the crops themselves."""
 ROAD_SHARE = 0.25
 """Lowest part of a box that is not counted: there any box catches points of the road, most of them beside the sensor."""
-MIN_GAIN = 0.02
+MIN_GAIN = 0.05
 """Share of the points that another shift must catch on top of those at shift 0: parked tracks catch some more by chance."""
 _STEPS_PER_SPHERE = 3
 

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocessing.womd import range_image, schema
+from preprocessing.womd.range_image import RangeImageError, decode, decode_quantised, encode
+from preprocessing.womd.tfrecord import iter_records
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "lidar"
+
+
+def plain_message(image: np.ndarray, precision: list[float]) -> Any:
+    """The message of an image, entry after entry as the format describes it."""
+    height, width, channels = image.shape
+    message = schema.DeltaEncodedData()
+    message.metadata.shape.extend(image.shape)
+    message.metadata.quant_precision.extend(precision)
+    previous, state, run = 0, True, 0
+    for channel in range(channels):
+        for row in range(height):
+            for column in range(width):
+                entry = int(np.round(image[row, column, channel] / precision[channel]))
+                if (entry != 0) != state:
+                    message.mask.append(run)
+                    state, run = not state, 0
+                run += 1
+                if entry:
+                    message.residual.append(entry - previous)
+                    previous = entry
+    message.mask.append(run)
+    return message
+
+
+@st.composite
+def images(draw: st.DrawFn) -> tuple[np.ndarray, list[float]]:
+    shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 4)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    image = rng.normal(0, draw(st.sampled_from([0.01, 1.0, 5000.0])), shape)
+    image *= rng.random(shape) < draw(st.sampled_from([0.0, 0.3, 0.9, 1.0]))
+    image.reshape(-1)[0] *= draw(st.booleans())
+    if draw(st.booleans()):
+        image[:] = image[:1]  # rows that repeat take a way of their own
+    if draw(st.booleans()):
+        image = image.astype(np.float32)
+    return image, rng.choice([1e-6, 0.005, 0.01, 1.0], shape[2]).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(images())
+def test_encode_writes_the_described_message_and_decode_reads_it(case: tuple[np.ndarray, list[float]]) -> None:
+    image, precision = case
+    before = image.copy()
+    data = encode(image, precision)
+    assert zlib.decompress(data) == plain_message(image, precision).SerializeToString()
+    np.testing.assert_array_equal(image, before)
+    rounding = np.array(precision) * 0.5 + np.abs(image) * 1e-6  # the stored precision is float32
+    assert (np.abs(decode(data) - image) <= rounding + 1e-12).all()
+    assert encode(decode(data), decode_quantised(data).precision.tolist()) == data
+
+
+def test_reencoding_gives_the_bytes_of_waymos_encoder() -> None:
+    count = 0
+    for _, data in iter_records(GOLDEN / "crops_golden.tfrecord"):
+        for frame in schema.Scenario.FromString(data).compressed_frame_laser_data[:2]:
+            for laser in frame.lasers:
+                for part in (laser.ri_return1, laser.ri_return2):
+                    for official in (part.range_image_delta_compressed, part.range_image_pose_delta_compressed):
+                        if official:
+                            image = decode_quantised(official)
+                            assert zlib.decompress(encode(image.image(), image.precision.tolist())) == zlib.decompress(official)
+                            count += 1
+    assert count == 2 * 11
+
+
+def test_a_view_of_one_row_is_encoded_as_its_copy() -> None:
+    row = np.random.default_rng(0).normal(0, 5, (1, 7, 6))
+    row[0, 3:, 2] = 0.0
+    view = np.broadcast_to(row, (4, 7, 6))
+    assert encode(view, [0.01] * 6) == encode(view.copy() + 0.0, [0.01] * 6)
+    changed = view.copy()
+    changed[2, 3, 1] += 1.0
+    assert zlib.decompress(encode(changed, [0.01] * 6)) == plain_message(changed, [0.01] * 6).SerializeToString()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0], ids=["zero", "filled"])
+def test_a_single_pixel_survives(value: float) -> None:
+    assert decode(encode(np.full((1, 1, 1), value), [1.0])).tolist() == [[[value]]]
+
+
+def test_levels_change_the_size_alone() -> None:
+    image = np.random.default_rng(0).random((8, 30, 4))
+    sizes = {level: len(encode(image, [0.01] * 4, level=level)) for level in (0, 1, 9)}
+    assert sizes[0] > sizes[1] >= sizes[9]
+    assert len({zlib.decompress(encode(image, [0.01] * 4, level=level)) for level in sizes}) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "precision"),
+    [
+        (np.zeros((2, 3)), [1.0]),
+        (np.zeros((0, 3, 1)), [1.0]),
+        (np.zeros((1, 70000, 1)), [1.0]),
+        (np.zeros((2, 3, 2)), [1.0]),
+        (np.zeros((2, 3, 1)), [0.0]),
+        (np.full((2, 3, 1), np.nan), [1.0]),
+        (np.full((2, 3, 1), np.inf), [1.0]),
+        (np.full((2, 3, 1), 1e300), [1.0]),
+    ],
+    ids=["two axes", "empty", "too wide", "one precision for two channels", "precision 0", "NaN", "infinite", "too large"],
+)
+def test_images_that_cannot_be_encoded_are_refused(image: np.ndarray, precision: list[float]) -> None:
+    with pytest.raises(RangeImageError):
+        encode(image, precision)
+
+
+def broken(**fields: Any) -> bytes:
+    """A compressed message of a 1 x 2 x 1 image with some fields changed."""
+    sound: dict[str, Any] = {"residual": [3, 1], "mask": [2], "shape": [1, 2, 1], "precision": [1.0]}
+    values = {**sound, **fields}
+    metadata = schema.Metadata(shape=values["shape"], quant_precision=values["precision"])
+    message = schema.DeltaEncodedData(residual=values["residual"], mask=values["mask"], metadata=metadata)
+    return zlib.compress(message.SerializeToString())
+
+
+def test_the_message_that_the_broken_ones_are_made_of_is_sound() -> None:
+    assert decode(broken()).tolist() == [[[3.0], [4.0]]]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "cut off"),
+        (b"no zlib at all", "no zlib stream"),
+        (broken()[:-5], "cut off"),
+        (zlib.compress(b"\xff\xff\xff"), "DeltaEncodedData"),
+        (zlib.compress(b"\x0a\x02\x80\x80" + b"\x12\x01\x02"), "DeltaEncodedData"),
+        (zlib.compress(b""), "shape"),
+        (broken(shape=[1, 2]), "shape"),
+        (broken(shape=[1, -2, 1]), "shape"),
+        (broken(shape=[60000, 60000, 4]), "shape"),
+        (broken(precision=[]), "quant_precision"),
+        (broken(precision=[float("nan")]), "quant_precision"),
+        (broken(mask=[1]), "runs"),
+        (broken(mask=[2, 4294967295]), "runs"),
+        (broken(residual=[3]), "1 residuals"),
+        (broken(residual=[3, 1, 1]), "3 residuals"),
+    ],
+)
+def test_bytes_that_are_no_range_image_are_named(data: bytes, says: str) -> None:
+    with pytest.raises(RangeImageError, match=says):
+        decode(data)
+
+
+def test_a_small_stream_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(range_image, "MAX_DECOMPRESSED_BYTES", 1000)
+    with pytest.raises(RangeImageError, match="more than 1000"):
+        decode(zlib.compress(bytes(100_000)))
