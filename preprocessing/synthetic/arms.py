@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from preprocessing.synthetic.network import (
@@ -32,7 +34,7 @@ class ArmLanes:
         self.bike_out = _lane(network, number, -1, -1, speed_mps)
         for row in ([*self.incoming, self.bike_in], [*self.outgoing, self.bike_out]):
             # Counted from the middle, the next lane is to the right of whoever drives on it.
-            for inner, outer in zip(row[:-1], row[1:], strict=True):
+            for inner, outer in pairwise(row):
                 inner.right.append(outer.id)
                 outer.left.append(inner.id)
 

@@ -36,7 +36,9 @@ def _plan(network: RoadNetwork, rng: np.random.Generator, errand: Errand, at_s: 
     lanes = [lane for lane in network.lanes.values() if lane.use == "bike" and lane.turn == "along"]
     if errand == "junction":
         return _through_junction(network, rng, [lane for lane in lanes if not lane.outgoing], at_s, begin_s, speed)
-    lane = lanes[int(rng.integers(len(lanes)))]
+    chosen = network.draw_arm(rng)
+    near = [lane for lane in lanes if lane.arm == chosen]
+    lane = near[int(rng.integers(len(near)))]
     if errand == "driveway" and network.driveways:
         number, x = network.driveways[int(rng.integers(len(network.driveways)))]
         lane = next(other for other in lanes if other.arm == number and other.outgoing)

@@ -27,13 +27,13 @@ def build_network(rng: np.random.Generator, layout: Layout, *, womd: bool = Fals
     """A road network of one layout around (0, 0); with `womd` a second, signalised junction is joined to it."""
     network = RoadNetwork(layout=layout)
     base = float(rng.uniform(-np.pi, np.pi))
-    length = 120.0 if womd else 95.0
+    length = 135.0 if womd else 95.0
     speed = float(rng.uniform(*SPEED_MPS[layout]))
     width = float(rng.uniform(3.3, 3.7))
     joined = _add_junction(network, rng, layout, np.zeros(2), base, length, width, speed, join_from=-1, womd=womd)
     if womd:
         arm = network.arms[joined]
-        beyond = 90.0
+        beyond = 95.0
         centre = arm.center_m + unit(arm.angle_rad) * (arm.length_m + beyond)
         _add_junction(
             network, rng, "signalised", centre, arm.angle_rad + np.pi, beyond, width, speed, join_from=joined, womd=True
@@ -91,7 +91,7 @@ def _add_junction(
     counts = [
         _lane_counts(rng, layout, place, joining.lanes_out if joining and place == 0 else 0) for place in range(len(angles))
     ]
-    parking = rng.random((len(angles), 2)) < 0.55
+    parking = rng.random((len(angles), 2)) < (0.85 if womd else 0.55)
     if joining is not None:
         # The joined arm continues the other one, the right way round.
         parking[0] = (joining.parking_out, joining.parking_in)

@@ -17,6 +17,8 @@ Turn = Literal["along", "straight", "left", "right", "u-turn", "enter", "ring", 
 LANE_TYPE: dict[LaneUse, int] = {"drive": 2, "bike": 3, "driveway": 2}
 BROKEN_WHITE, SOLID_WHITE, BROKEN_YELLOW, DOUBLE_YELLOW = 1, 2, 4, 7
 EDGE_BOUNDARY, EDGE_MEDIAN = 1, 2
+OUTSKIRTS = 0.12
+"""How often an arm of a further junction is chosen, against one of the first."""
 
 
 @dataclass(kw_only=True)
@@ -117,6 +119,11 @@ class RoadNetwork:
         """A feature id that nothing has."""
         self.next_id += 1
         return self.next_id
+
+    def draw_arm(self, rng: np.random.Generator) -> int:
+        """An arm at random, mostly of the junction in the middle of the scene."""
+        weight = np.where(np.array(self.arm_junction) == 0, 1.0, OUTSKIRTS)
+        return int(rng.choice(len(self.arms), p=weight / weight.sum()))
 
     def add_lane(self, points_m: Float, *, use: LaneUse, turn: Turn, speed_mps: float, arm: int, **more: object) -> Lane:
         """Resample to 0.5 m and add; `more` are further fields of `Lane`."""

@@ -43,7 +43,20 @@ def overlaps(center_m: Float, heading_rad: Float, size_m: Float, there: Bool) ->
 
 
 def without_overlaps(center_m: Float, heading_rad: Float, size_m: Float, there: Bool, keep_first: Int) -> Bool:
-    """(A,) the actors that remain when those that overlap others are left out, worst first; `keep_first` (A,) are spared longest."""
+    """Leave out actors that overlap others, worst first.
+
+    A last resort: right of way prevents nearly all overlaps before they happen.
+
+    Args:
+        center_m: (A, T, 2).
+        heading_rad: (A, T).
+        size_m: (A, 2) length and width.
+        there: (A, T).
+        keep_first: (A,) the larger, the longer an actor is spared.
+
+    Returns:
+        (A,) whether an actor stays; those that do overlap nobody.
+    """
     kept = np.ones(len(center_m), dtype=bool)
     one, two, _ = overlaps(center_m, heading_rad, size_m, there)
     while len(one):

@@ -19,8 +19,8 @@ class Paths:
 
     def __init__(self, lines: list[Float], spacing_m: float, rounding_m: list[float]) -> None:
         self.spacing_m = spacing_m
-        even = [
-            smooth(resample(line, spacing_m, keep_end=False), spacing_m, window)
+        even: list[Float] = [
+            np.asarray(smooth(resample(line, spacing_m, keep_end=False), spacing_m, window))
             for line, window in zip(lines, rounding_m, strict=True)
         ]
         count = np.array([len(line) for line in even], dtype=np.int64)
@@ -42,11 +42,17 @@ class Paths:
 
     def position(self, s_m: Float, rows: Int | None = None) -> Float:
         """Points (A, ..., 2) at arc lengths `s_m` (A, ...) of the paths `rows` (default: all, in order)."""
+        return self.pose(s_m, rows)[0]
+
+    def pose(self, s_m: Float, rows: Int | None = None) -> tuple[Float, Float]:
+        """Points (A, ..., 2) and unwrapped directions (A, ...) in rad, as `position` and `heading` give them."""
         index, share, beyond = self._locate(s_m, rows)
+        before, after = self.heading_rad[index], self.heading_rad[index + 1]
         points = self.points_m[index] * (1 - share[..., None]) + self.points_m[index + 1] * share[..., None]
-        heading = self.heading_rad[index + (share > 0.5)]
-        along = np.stack([np.cos(heading), np.sin(heading)], axis=-1)
-        return np.asarray(points + beyond[..., None] * along)
+        heading = before * (1 - share) + after * share
+        if np.any(beyond):
+            points = points + beyond[..., None] * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+        return np.asarray(points), np.asarray(heading)
 
     def heading(self, s_m: Float, rows: Int | None = None) -> Float:
         """Unwrapped direction (A, ...) in rad."""

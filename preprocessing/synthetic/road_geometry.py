@@ -34,7 +34,7 @@ def resample(points: Float, spacing_m: float, *, keep_end: bool = True) -> Float
     if keep_end:
         at = np.linspace(0.0, total, max(2, round(total / spacing_m) + 1))
     else:
-        at = np.arange(max(2, int(total / spacing_m) + 1)) * spacing_m
+        at = spacing_m * np.arange(0.0, max(2, int(total / spacing_m) + 1))
     return np.stack([np.interp(at, along, points[:, 0]), np.interp(at, along, points[:, 1])], axis=-1)
 
 

@@ -76,14 +76,14 @@ def simulate(seed: int, index: int, config: SimulationConfig) -> World:
     network = build_network(road_rng, layout, womd=config.size == "womd")
     # The steps after the last recorded one tell what the bodies already give away in it.
     extra = int(np.ceil(config.cue_lead_s / STEP_S)) + 1
-    times = (np.arange(WARM_UP_STEPS + config.num_steps + extra) - WARM_UP_STEPS) * STEP_S
-    scale = 3 if config.size == "womd" else 1
+    times: Float = np.asarray((np.arange(WARM_UP_STEPS + config.num_steps + extra) - WARM_UP_STEPS) * STEP_S, dtype=np.float64)
+    scale = 4 if config.size == "womd" else 1
     drivers = plan_vehicles(network, vehicle_rng, int(vehicle_rng.integers(9, 14)) * scale)
     along_the_curb = plan_parked(network, parked_rng, 0.3 if scale == 1 else 0.75)
     parked = _parked([plan for plan in along_the_curb if plan.parked], times)
     drivers += [plan for plan in along_the_curb if not plan.parked]
     drivers += plan_cyclists(network, cyclist_rng, int(cyclist_rng.integers(4, 8)) * scale, float(times[0]))
-    walkers = plan_walkers(network, walker_rng, int(walker_rng.integers(8, 13)) * scale, float(times[0]))
+    walkers = plan_walkers(network, walker_rng, int(walker_rng.integers(8, 13)) * (scale + 2 * (scale > 1)), float(times[0]))
     signal_state = _signals(network, times)
     people = _walkers(walkers, times)
     traffic = _drivers(drivers, times, signal_state, people, parked)
@@ -108,7 +108,7 @@ def simulate(seed: int, index: int, config: SimulationConfig) -> World:
         scenario_id=f"{int(name_rng.integers(2**62)):016x}",
         layout=layout,
         origin_m=np.append(origin, name_rng.uniform(-20.0, 60.0)),
-        timestamps_s=np.arange(config.num_steps) * STEP_S,
+        timestamps_s=np.arange(config.num_steps, dtype=np.float64) * STEP_S,
         features=network.all_features(),
         signal_lane=np.array([signal.lane for signal in network.signals], dtype=np.int64),
         signal_state=signal_state[:, WARM_UP_STEPS : WARM_UP_STEPS + config.num_steps],

@@ -82,8 +82,8 @@ def select_targets(world: World, valid: Bool, rng_seed: int) -> list[int]:
             rows = [row for row in rows if valid[row, CURRENT_STEP + 1 :].any()]
         weights = np.array([_interest(world, valid, row) for row in rows])
         # Exponential races: a random order in which a weight of two comes first twice as often.
-        order = np.argsort(rng.exponential(1.0, len(rows)) / weights) if rows else []
-        queues[kind] = [rows[int(place)] for place in order]
+        order = np.argsort(rng.exponential(1.0, len(rows)) / weights) if rows else np.zeros(0, np.int64)
+        queues[kind] = [rows[place] for place in order.tolist()]
     chosen: list[int] = []
     while len(chosen) < MAX_TARGETS and any(queues.values()):
         for queue in queues.values():

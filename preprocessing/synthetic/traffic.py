@@ -10,12 +10,12 @@ import numpy as np
 from preprocessing.synthetic.conflicts import find_zones
 from preprocessing.synthetic.paths import Paths
 from preprocessing.synthetic.plans import Plan
-from preprocessing.synthetic.world import BodyKind, Bool, Float, Int
+from preprocessing.synthetic.world import BodyKind, Float, Int
 
 LOOK_AHEAD_M = 46.0
 LOOK_STEP_M = 2.0
 PEOPLE_AHEAD_M = 30.0
-DECIDE_EVERY = 2
+DECIDE_EVERY = 3
 STOP, CAUTION = 4, 5
 PATIENCE_S = 2.0
 FAR_M = 1e3
@@ -107,16 +107,16 @@ class Traffic:
         target = np.clip(free, -1.4 * self.brake, None)
         front = self.s + 0.5 * self.length
         way_s = front[:, None] + np.arange(0.0, LOOK_AHEAD_M, LOOK_STEP_M)
-        way = self.paths.position(way_s)
+        way, way_heading = self.paths.pose(way_s)
         for allowed in (
             self._hold(time_s),
             self._stop_line(index, front),
             self._people(index, way),
-            self._leaders(way_s, way),
+            self._leaders(way, way_heading),
             self._right_of_way(index, front, wish),
         ):
             target = np.minimum(target, allowed)
-        return np.clip(target, -7.5, None)
+        return np.asarray(np.clip(target, -7.5, None))
 
     def _idm(self, gap: Float, leader_mps: Float | float, standstill: Float | float) -> Float:
         """IDM's interaction: the acceleration that keeps from what is `gap` metres ahead; (A,) or (A, n) like `gap`."""
@@ -166,7 +166,7 @@ class Traffic:
         gap = np.where(hit.any(axis=1), ahead[hit.argmax(axis=1)] - 1.0, np.inf)
         return self._line(gap)
 
-    def _leaders(self, way_s: Float, way: Float) -> Float:
+    def _leaders(self, way: Float, tangent: Float) -> Float:
         """Whatever stands or moves on the way ahead."""
         discs = np.concatenate(
             [self.paths.position(self.s[self.disc_owner] + self.disc_offset, self.disc_owner), self.parked_m]
@@ -174,7 +174,6 @@ class Traffic:
         close = _squared(way, discs) < np.where(self.disc_reach > 0.0, self.disc_reach**2, -1.0)[:, None]
         meets, first = close.any(axis=1), close.argmax(axis=1)
         rows = np.arange(len(self.s))[:, None]
-        tangent = self.paths.heading(way_s)
         direction = np.stack([np.cos(tangent), np.sin(tangent)], axis=-1)[rows, first]
         # The sample is where the body first comes too close; its rear may be nearer or further along the way.
         along = ((discs - way[rows, first]) * direction).sum(axis=-1)
@@ -227,7 +226,7 @@ class Traffic:
         merge_gap = np.where(behind, to_zone - np.where(behind, their_gap, 0.0) - self.length[None], np.inf)
         # A gap that is not there yet is opened gently, not with an emergency stop.
         merging = self._idm(np.maximum(merge_gap, 1.5), self.v[None], self.gap[:, None]).min(axis=1)
-        return np.minimum(crossing, np.maximum(merging, -2.5))
+        return np.asarray(np.minimum(crossing, np.maximum(merging, -2.5)))
 
 
 def _squared(way: Float, points: Float) -> Float:

@@ -32,13 +32,15 @@ def plan_vehicles(network: RoadNetwork, rng: np.random.Generator, number: int) -
     for _ in range(4 * number):
         if len(plans) == number:
             break
-        lane = arriving[int(rng.integers(len(arriving)))]
+        arm = network.draw_arm(rng)
+        lanes = [lane for lane in arriving if lane.arm == arm]
+        lane = lanes[int(rng.integers(len(lanes)))]
         kind = BodyKind(int(rng.choice([BodyKind.CAR, BodyKind.TRUCK, BodyKind.BUS], p=[0.84, 0.11, 0.05])))
         size = body(rng, kind)
         route = draw_route(network, rng, lane)
         cruise = route.speed_mps * float(rng.uniform(0.82, 1.08)) * (0.85 if kind != BodyKind.CAR else 1.0)
         total = float(arc_length(lane.points_m)[-1])
-        start = float(rng.uniform(3.0, max(total - 4.0, 4.0)))
+        start = float(rng.uniform(max(3.0, total - 85.0), max(total - 4.0, 4.0)))
         near = taken.setdefault(lane.id, [])
         if any(abs(start - other) < 0.5 * (length + size[0]) + 13.0 for other, length in near):
             continue

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from preprocessing.synthetic.arms import corner_line
-from preprocessing.synthetic.network import RoadNetwork, Walkway
+from preprocessing.synthetic.network import OUTSKIRTS, RoadNetwork, Walkway
 from preprocessing.synthetic.plans import NEVER_S, NOWHERE_M, Plan
 from preprocessing.synthetic.road_geometry import SIDEWALK_OFFSET_M, arc_length, join
 from preprocessing.synthetic.world import BodyKind, Float
@@ -41,7 +41,7 @@ def _plan(network: RoadNetwork, rng: np.random.Generator, errand: Errand, at_s: 
     side = int(rng.choice([-1, 1]))
     crossing = False
     if errand == "cross" and network.walkways:
-        walkway = network.walkways[int(rng.integers(len(network.walkways)))]
+        walkway = _walkway(network, rng)
         approach, after = _crossing(network, rng, walkway, side)
         crossing = True
         release = _walk_time(network, walkway, at_s)
@@ -128,6 +128,12 @@ def _spot(rng: np.random.Generator, side: int) -> float:
     return float(rng.uniform(0.2, 0.9)) * side
 
 
+def _walkway(network: RoadNetwork, rng: np.random.Generator) -> Walkway:
+    """A crosswalk at random, mostly in the middle of the scene."""
+    weight = np.array([1.0 if walkway.junction == 0 else OUTSKIRTS for walkway in network.walkways])
+    return network.walkways[int(rng.choice(len(weight), p=weight / weight.sum()))]
+
+
 def _crossing(network: RoadNetwork, rng: np.random.Generator, walkway: Walkway, side: int) -> tuple[Float, Float]:
     """Along the sidewalk to the crosswalk, and over it and on."""
     arm = network.arms[walkway.arm]
@@ -142,7 +148,7 @@ def _crossing(network: RoadNetwork, rng: np.random.Generator, walkway: Walkway, 
 
 def _around_corner(network: RoadNetwork, rng: np.random.Generator) -> tuple[Float, Float]:
     """Along one arm's sidewalk, around the corner, along the next arm's."""
-    first = int(rng.choice(list(network.corners)))
+    first = network.draw_arm(rng)
     second = network.corners[first]
     one, two = network.arms[first], network.arms[second]
     x = max(one.crosswalk_m, two.crosswalk_m) + 1.0
@@ -157,7 +163,7 @@ def _around_corner(network: RoadNetwork, rng: np.random.Generator) -> tuple[Floa
 
 def _on_sidewalk(network: RoadNetwork, rng: np.random.Generator, side: int, errand: Errand) -> tuple[Float, Float]:
     """Along one arm; then straight on, to a door, or back."""
-    arm = network.arms[int(rng.integers(len(network.arms)))]
+    arm = network.arms[network.draw_arm(rng)]
     outward = bool(rng.random() < 0.5)
     sign = 1.0 if outward else -1.0
     x = float(rng.uniform(arm.crosswalk_m + 8.0, min(arm.inner_m + 38.0, arm.length_m - 15.0)))
