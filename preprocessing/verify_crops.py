@@ -53,7 +53,7 @@ def compare(config: VerifyCropsConfig) -> Iterator[Comparison]:
         ValueError: an array is missing or misshapen, or a track or frame is not in the record.
     """
     path = config.golden
-    arrays = read_arrays(path, _ARRAY)
+    arrays = read_arrays(path, _ARRAY, "agent0_frame0_xyz")
     scenario = read_one_scenario(config.scenario)
     found = [match for match in map(_ARRAY.fullmatch, arrays) if match]
     agents = sorted({int(match["agent"]) for match in found})
@@ -87,8 +87,8 @@ def _compare_crop(arrays: Arrays, path: Path, name: str, xyz: Float, features: F
     capped = len(golden_xyz) == REFERENCE_CAP < len(xyz)
     distance, feature_difference = _matches(golden_xyz, golden_features, xyz, features)
     back = np.zeros(0) if capped else _matches(xyz, features, golden_xyz, golden_features)[0]
-    # Points within rounding of a face may fall either way: so many may have no partner.
-    alone, alone_here = (int((part > POINT_TOLERANCE_M).sum()) for part in (distance, back))
+    # Points within rounding of a face may fall either way: so many may have no partner. (NaN has none either.)
+    alone, alone_here = (int((~(part <= POINT_TOLERANCE_M)).sum()) for part in (distance, back))
     difference = max(alone, alone_here, 0 if capped else abs(len(xyz) - len(golden_xyz)))
     note = f"{len(golden_xyz)} golden, {len(xyz)} here" + (", the golden ones capped" if capped else "")
     yield Comparison(name=f"{name} points without partner", difference=difference, tolerance=near_face, note=note)
@@ -112,10 +112,13 @@ def _matches(points: Float, features: Float, others: Float, other_features: Floa
         return distance, difference
     for start in range(0, len(points), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        apart = np.linalg.norm(points[rows, None] - others, axis=-1)
-        alike = relative_difference(other_features, features[rows, None]).max(axis=-1)
-        distance[rows] = apart.min(axis=1)
-        difference[rows] = np.where(apart <= POINT_TOLERANCE_M, alike, math.inf).min(axis=1)
+        squared: Float = np.zeros((len(points[rows]), len(others)))
+        for axis in range(3):
+            squared += np.square(points[rows, None, axis] - others[:, axis])
+        distance[rows] = np.sqrt(squared.min(axis=1))
+        here, there = np.nonzero(squared <= POINT_TOLERANCE_M**2)
+        alike = relative_difference(other_features[there], features[start + here]).max(axis=1)
+        np.minimum.at(difference, start + here, alike)
     return distance, difference
 
 

@@ -18,8 +18,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 Float = npt.NDArray[np.float64]
 
 
-def read_arrays(path: Path, known: re.Pattern[str]) -> Arrays:
-    """The arrays of a golden file whose names match `known`; others are named in a warning.
+def read_arrays(path: Path, known: re.Pattern[str], example: str) -> Arrays:
+    """The arrays of a golden file whose names match `known` (such as `example`); others are named in a warning.
 
     Raises:
         FileNotFoundError: there is none.
@@ -32,9 +32,8 @@ def read_arrays(path: Path, known: re.Pattern[str]) -> Arrays:
         raise ValueError(f"{path}: not a readable .npz of plain arrays ({error})") from error
     others = sorted(name for name in arrays if not known.fullmatch(name))
     if len(others) == len(arrays):
-        raise ValueError(
-            f"{path}: no array is named like {known.pattern}; it has {others[:5]}: is it the golden file of another verb?"
-        )
+        has = f"it has {others[:5]}: is it the golden file of another verb?"
+        raise ValueError(f"{path}: no array has a name like {example!r}; {has}")
     if others:
         warnings.warn(f"{path}: not compared, no known names: {others[:5]}", stacklevel=2)
     return {name: arrays[name] for name in arrays if name not in others}

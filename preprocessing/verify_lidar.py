@@ -48,7 +48,7 @@ def compare(config: VerifyLidarConfig) -> Iterator[Comparison]:
         ValueError: an array is missing or misshapen, or frame or laser are not in the record.
     """
     path = config.golden
-    arrays = read_arrays(path, _ARRAY)
+    arrays = read_arrays(path, _ARRAY, "f0_l1_xyz1")
     scenario = read_one_scenario(config.scenario)
     found = [match for match in map(_ARRAY.fullmatch, arrays) if match]
     by_place = any(int(match["laser"]) == 0 for match in found)
