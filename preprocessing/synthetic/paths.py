@@ -26,7 +26,7 @@ class Paths:
         count = np.array([len(line) for line in even], dtype=np.int64)
         self.start: Int = np.cumsum(count) - count
         self.last: Int = count - 1
-        self.length_m: Float = self.last * spacing_m
+        self.length_m: Float = np.asarray(self.last * spacing_m, dtype=np.float64)
         self.points_m: Float = np.concatenate(even) if even else np.zeros((0, 2))
         self.heading_rad: Float = np.zeros(len(self.points_m))
         self.curvature: Float = np.zeros(len(self.points_m))

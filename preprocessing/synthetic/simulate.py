@@ -29,6 +29,22 @@ VEHICLE_SPACING_M, WALKER_SPACING_M = 0.25, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
+class Crowd:
+    """How many actors a scene gets: ranges without their upper end, and the share of parking slots that is taken."""
+
+    vehicles: tuple[int, int]
+    cyclists: tuple[int, int]
+    walkers: tuple[int, int]
+    parked_share: float
+
+
+CROWDS = {
+    "small": Crowd(vehicles=(9, 14), cyclists=(4, 8), walkers=(8, 13), parked_share=0.3),
+    "womd": Crowd(vehicles=(42, 54), cyclists=(20, 30), walkers=(75, 95), parked_share=0.8),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
     """What kind of scenes to simulate."""
 
@@ -77,13 +93,13 @@ def simulate(seed: int, index: int, config: SimulationConfig) -> World:
     # The steps after the last recorded one tell what the bodies already give away in it.
     extra = int(np.ceil(config.cue_lead_s / STEP_S)) + 1
     times: Float = np.asarray((np.arange(WARM_UP_STEPS + config.num_steps + extra) - WARM_UP_STEPS) * STEP_S, dtype=np.float64)
-    scale = 4 if config.size == "womd" else 1
-    drivers = plan_vehicles(network, vehicle_rng, int(vehicle_rng.integers(9, 14)) * scale)
-    along_the_curb = plan_parked(network, parked_rng, 0.3 if scale == 1 else 0.75)
+    crowd = CROWDS[config.size]
+    drivers = plan_vehicles(network, vehicle_rng, int(vehicle_rng.integers(*crowd.vehicles)))
+    along_the_curb = plan_parked(network, parked_rng, crowd.parked_share)
     parked = _parked([plan for plan in along_the_curb if plan.parked], times)
     drivers += [plan for plan in along_the_curb if not plan.parked]
-    drivers += plan_cyclists(network, cyclist_rng, int(cyclist_rng.integers(4, 8)) * scale, float(times[0]))
-    walkers = plan_walkers(network, walker_rng, int(walker_rng.integers(8, 13)) * (scale + 2 * (scale > 1)), float(times[0]))
+    drivers += plan_cyclists(network, cyclist_rng, int(cyclist_rng.integers(*crowd.cyclists)), float(times[0]))
+    walkers = plan_walkers(network, walker_rng, int(walker_rng.integers(*crowd.walkers)), float(times[0]))
     signal_state = _signals(network, times)
     people = _walkers(walkers, times)
     traffic = _drivers(drivers, times, signal_state, people, parked)
