@@ -13,9 +13,16 @@ from limtr.predictor import MotionPredictor
 from tests.limtr.model_builders import random_batch, small_config, with_garbage
 
 
+@pytest.mark.slow
 def test_an_exported_program_predicts_as_the_model() -> None:
     config = small_config()
-    config = replace(config, encoder=replace(config.encoder, num_layers=1))
+    # Tracing takes a while per layer: one of each kind shows what can break.
+    config = replace(
+        config,
+        encoder=replace(config.encoder, num_layers=1),
+        decoder=replace(config.decoder, num_layers=1),
+        num_modes=2,
+    )
     torch.manual_seed(0)
     model = MotionPredictor(config).eval()
     program = export_predictor(model, random_batch(config, dtype=torch.float32))
