@@ -70,52 +70,18 @@ class MotionMetrics:
         Raises:
             ValueError: the scenario was added before.
         """
-        if scenario.scenario_id in self._scenarios:
-            raise ValueError(f"scenario {scenario.scenario_id!r} was scored before: every scenario may come once")
-        occupied = np.asarray((scenario.group_rows >= 0).any(axis=1))
-        if occupied.any():
-            self._parts.append(self._score(scenario, occupied))
-        self._scenarios.add(scenario.scenario_id)
+        self.add_rows(scenario.scenario_id, score_groups(scenario, self.config))
 
-    def _score(self, scenario: ScenarioPredictions, occupied: npt.NDArray[np.bool_]) -> State:
-        config = self.config
-        rows = scenario.group_rows[occupied]
-        member = rows >= 0
-        rows = np.where(member, rows, 0)
-        predicted = scenario.xy_m[occupied][:, : config.max_predictions]
-        scores = scenario.scores[occupied][:, : config.max_predictions]
-        truth = scenario.track_states[rows][:, :, list(TRACK_STEPS)]
-        valid = scenario.track_valid[rows][:, :, list(TRACK_STEPS)]
-        speed = np.hypot(*np.moveaxis(scenario.track_states[rows, CURRENT_STEP, 5:7], -1, 0))
-        displacement = displacements_m(predicted, truth[..., :2])
-        overlap = _overlap_steps(scenario, rows, member, predicted, scores)
+    def add_rows(self, scenario_id: str, rows: State) -> None:
+        """Take over the rows of one scenario that `score_groups` made with this configuration.
 
-        distances = np.full((len(rows), len(config.horizons), len(_DISTANCES)), np.nan)
-        outcome = np.full((len(rows), len(config.horizons), config.max_predictions), Outcome.UNKNOWN, np.int8)
-        for index, horizon in enumerate(config.horizons):
-            step = horizon.step
-            known = np.asarray((valid[:, :, step] | ~member).all(axis=1))
-            matched = matches(
-                predicted[..., step, :], truth[:, :, step, :2], truth[:, :, step, 4], speed, member, horizon, config
-            )
-            distances[:, index, 0] = best_mode(average_displacement_m(displacement, valid, member, step))
-            distances[:, index, 1] = best_mode(final_displacement_m(displacement, valid, member, step))
-            distances[:, index, 2] = np.where(known, ~matched.any(axis=1), np.nan)
-            distances[:, index, 3] = overlap[:, : step + 1].any(axis=1)
-            outcome[:, index, : scores.shape[1]] = outcomes(scores, matched, known)
-
-        padded = np.zeros((len(rows), config.max_predictions))
-        padded[:, : scores.shape[1]] = scores
-        priority = np.array([_TYPE_PRIORITY.index(kind) for kind in ObjectType])
-        ranks = np.where(member, priority[scenario.track_type[rows]], 0).max(axis=1)
-        buckets = classify(scenario.track_states, scenario.track_valid, CURRENT_STEP, config.bucketing)
-        return {
-            "object_type": np.array(_TYPE_PRIORITY, dtype=np.int64)[ranks],
-            "bucket": joint_bucket(buckets[rows], member),
-            "distances": distances,
-            "scores": padded,
-            "outcomes": outcome,
-        }
+        Raises:
+            ValueError: the scenario was added before.
+        """
+        if scenario_id in self._scenarios:
+            raise ValueError(f"scenario {scenario_id!r} was scored before: every scenario may come once")
+        self._parts.append(rows)
+        self._scenarios.add(scenario_id)
 
     def merge(self, other: MotionMetrics) -> None:
         """Take over everything that `other` has accumulated.
@@ -188,6 +154,46 @@ class MotionMetrics:
             columns = next(iter(result.values())).keys()
             result["mean"] = {column: _mean_values([values[column] for values in result.values()]) for column in columns}
         return result
+
+
+def score_groups(scenario: ScenarioPredictions, config: MotionMetricsConfig) -> State:
+    """A row for every group of a scenario that has members: type, bucket, distances, scores and outcomes of its predictions."""
+    occupied = np.asarray((scenario.group_rows >= 0).any(axis=1))
+    rows = scenario.group_rows[occupied]
+    member = rows >= 0
+    rows = np.where(member, rows, 0)
+    predicted = scenario.xy_m[occupied][:, : config.max_predictions]
+    scores = scenario.scores[occupied][:, : config.max_predictions]
+    truth = scenario.track_states[rows][:, :, list(TRACK_STEPS)]
+    valid = scenario.track_valid[rows][:, :, list(TRACK_STEPS)]
+    speed = np.hypot(*np.moveaxis(scenario.track_states[rows, CURRENT_STEP, 5:7], -1, 0))
+    displacement = displacements_m(predicted, truth[..., :2])
+    overlap = _overlap_steps(scenario, rows, member, predicted, scores)
+
+    distances = np.full((len(rows), len(config.horizons), len(_DISTANCES)), np.nan)
+    outcome = np.full((len(rows), len(config.horizons), config.max_predictions), Outcome.UNKNOWN, np.int8)
+    for index, horizon in enumerate(config.horizons):
+        step = horizon.step
+        known = np.asarray((valid[:, :, step] | ~member).all(axis=1))
+        matched = matches(predicted[..., step, :], truth[:, :, step, :2], truth[:, :, step, 4], speed, member, horizon, config)
+        distances[:, index, 0] = best_mode(average_displacement_m(displacement, valid, member, step))
+        distances[:, index, 1] = best_mode(final_displacement_m(displacement, valid, member, step))
+        distances[:, index, 2] = np.where(known, ~matched.any(axis=1), np.nan)
+        distances[:, index, 3] = overlap[:, : step + 1].any(axis=1)
+        outcome[:, index, : scores.shape[1]] = outcomes(scores, matched, known)
+
+    padded = np.zeros((len(rows), config.max_predictions))
+    padded[:, : scores.shape[1]] = scores
+    priority = np.array([_TYPE_PRIORITY.index(kind) for kind in ObjectType])
+    ranks = np.where(member, priority[scenario.track_type[rows]], 0).max(axis=1)
+    buckets = classify(scenario.track_states, scenario.track_valid, CURRENT_STEP, config.bucketing)
+    return {
+        "object_type": np.array(_TYPE_PRIORITY, dtype=np.int64)[ranks],
+        "bucket": joint_bucket(buckets[rows], member),
+        "distances": distances,
+        "scores": padded,
+        "outcomes": outcome,
+    }
 
 
 def _overlap_steps(

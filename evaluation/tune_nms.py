@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from evaluation.accumulate import MotionMetrics
+from evaluation.accumulate import MotionMetrics, score_groups
 from evaluation.metric_config import Bucketing, MotionMetricsConfig
 from evaluation.scenario_predictions import pair_with_truth
 from evaluation.scoring import SceneReader, choose_device, scene_batches
@@ -21,11 +21,11 @@ from limtr.agent_view import build_agent_batch
 from limtr.batch import collate
 from limtr.files import write_json
 from limtr.modes import select_modes
-from limtr.prediction import Prediction
+from limtr.prediction import Prediction, ScenePrediction
 from limtr.predictor import MotionPredictor
 from limtr.progress import progress
 from limtr.run_report import as_plain, write_report
-from limtr.scene import PREDICTED_TYPES
+from limtr.scene import PREDICTED_TYPES, Scene
 from limtr.world_view import to_world
 from preprocessing.shards import SceneSource, data_fingerprint
 
@@ -120,13 +120,28 @@ def search(
             agents = build_agent_batch(batch, view).to(dtype=parameter.dtype)
             last = model.decode(agents).layers[-1]
             scores = last.scores.softmax(dim=-1)
-            for distance, item in zip(distances_m, metrics, strict=True):
+            worlds = []
+            for distance in distances_m:
                 paths, kept = select_modes(last.trajectories, scores, model.config.num_modes, distance)
-                world = to_world(Prediction(trajectories=paths, scores=kept), agents, batch)
-                for scene, prediction in zip(scenes, world, strict=True):
-                    item.add(pair_with_truth(scene, prediction))
+                worlds.append(to_world(Prediction(trajectories=paths, scores=kept), agents, batch))
+            for scene, *variants in zip(scenes, *worlds, strict=True):
+                _add_variants(scene, variants, metrics)
             advance(len(scenes))
     return metrics
+
+
+def _add_variants(scene: Scene, variants: Sequence[ScenePrediction], metrics: Sequence[MotionMetrics]) -> None:
+    """Score predictions of the same objects by several distances: all in one go, since the truth is the same."""
+    together = ScenePrediction(
+        scenario_id=scene.scenario_id,
+        object_id=np.concatenate([variant.object_id for variant in variants]),
+        xy_m=np.concatenate([variant.xy_m for variant in variants]),
+        scores=np.concatenate([variant.scores for variant in variants]),
+    )
+    rows = score_groups(pair_with_truth(scene, together), metrics[0].config)
+    for index, item in enumerate(metrics):
+        size = len(variants[index].object_id)
+        item.add_rows(scene.scenario_id, {name: values[index * size : (index + 1) * size] for name, values in rows.items()})
 
 
 def curves_of(metrics: Sequence[MotionMetrics], metric: MetricName) -> Curves:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from evaluation.scenario_predictions import ScenarioPredictions
 from limtr.conformance import Comparison, print_comparisons
 from limtr.files import read_json
 from limtr.scene import PREDICTED_TYPES
+from preprocessing.verify_files import read_arrays
 
 TOLERANCE = 1e-4
 NAMES = {
@@ -98,10 +100,12 @@ def compare_case(case: str, metrics: MotionMetrics, expected: Mapping[str, Mappi
 
 def run(config: VerifyMetricsConfig) -> int:
     """Compare all cases; 0 only if every value agrees."""
-    expected = read_json(config.expected).get("expected", {})
+    content = read_json(config.expected)
+    expected = content.get("expected") if isinstance(content, dict) else None
+    if not isinstance(expected, dict):
+        raise ValueError(f"{config.expected}: no entry 'expected' with the values of each case; give the .npz, then its .json")
+    arrays = read_arrays(config.golden, re.compile(rf"case\d+_({'|'.join(ARRAYS)})"), "case0_pred")
     comparisons: list[Comparison] = []
-    with np.load(config.golden, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
     cases = sorted({name.split("_")[0] for name in arrays} | set(expected))
     for case in cases:
         if case not in expected:

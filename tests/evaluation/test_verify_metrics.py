@@ -65,6 +65,14 @@ def test_the_older_buckets_give_other_values(capsys):
     assert all("mAP" in line for line in failed)
 
 
+def test_files_in_the_wrong_place_are_named(tmp_path):
+    with pytest.raises(ValueError, match="not a readable .npz"):
+        run(VerifyMetricsConfig(golden=EXPECTED, expected=EXPECTED))
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"other\.json: no entry 'expected'"):
+        run(VerifyMetricsConfig(golden=INPUTS, expected=tmp_path / "other.json"))
+
+
 def test_missing_arrays_are_named(tmp_path):
     with np.load(INPUTS, allow_pickle=False) as file:
         np.savez(tmp_path / "inputs.npz", **{name: file[name] for name in file.files if name != "case3_idx_mask"})
