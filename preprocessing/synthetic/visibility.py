@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from limtr.scene import ObjectType
 from preprocessing.synthetic.ego_pose import ego_path
 from preprocessing.synthetic.mesh import BOX_FACES
 from preprocessing.synthetic.surfaces import Caster
@@ -26,7 +27,9 @@ class VisibilityConfig:
     """When a track is there."""
 
     range_m: float = 72.0
-    """Farthest that actors are tracked; each actor has its own limit, up to a sixth less."""
+    """Farthest that vehicles are tracked; each actor has its own limit, up to a sixth less."""
+    people_range_m: float = 58.0
+    """The same for pedestrians and cyclists, of whom fewer beams return."""
     appear_share: float = 0.3
     """Share of an actor's rays that must arrive for a track to begin."""
     keep_share: float = 0.12
@@ -40,14 +43,15 @@ class VisibilityConfig:
         """Refuse limits that contradict each other."""
         if not 0.0 < self.keep_share <= self.appear_share <= 1.0:
             raise ValueError(f"need 0 < keep_share <= appear_share <= 1, have {self.keep_share} and {self.appear_share}")
-        if self.range_m <= 0 or self.bridged_steps < 0 or self.shortest_steps < 0:
-            raise ValueError("range_m must be positive, bridged_steps and shortest_steps must not be negative")
+        if min(self.range_m, self.people_range_m) <= 0 or self.bridged_steps < 0 or self.shortest_steps < 0:
+            raise ValueError("ranges must be positive, bridged_steps and shortest_steps must not be negative")
 
 
 def track_validity(world: World, config: VisibilityConfig, seed: np.random.SeedSequence) -> Bool:
     """(A, T) which states a track has. The ego's are all valid; an actor is never valid where it is not present."""
-    share = visible_share(world, reach_m=config.range_m)
-    limit = config.range_m * np.random.default_rng(seed).uniform(5 / 6, 1.0, (len(world.kind), 1))
+    share = visible_share(world, reach_m=max(config.range_m, config.people_range_m))
+    farthest = np.where(world.object_type == ObjectType.VEHICLE, config.range_m, config.people_range_m)[:, None]
+    limit = farthest * np.random.default_rng(seed).uniform(5 / 6, 1.0, farthest.shape)
     offset = world.position_m[..., :2] - world.position_m[world.ego, :, :2]
     in_reach = (np.linalg.norm(offset, axis=-1) < limit) & world.present
     strong, weak = in_reach & (share >= config.appear_share), in_reach & (share >= config.keep_share)

@@ -147,7 +147,7 @@ def _make_all(jobs: list[SceneJob], folder: OutputFolder, workers: int, advance:
     # Fresh processes: forked ones would share the state of libraries that run threads.
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=start_worker)
-    with _one_thread_each(), pool:
+    with _one_thread_each():
         try:
             futures = {pool.submit(make_scene, job, folder): job for job in jobs}
             for future in concurrent.futures.as_completed(futures):
@@ -158,10 +158,9 @@ def _make_all(jobs: list[SceneJob], folder: OutputFolder, workers: int, advance:
                 "a worker process died, perhaps for want of memory; run the same command again with fewer --workers: "
                 "finished scenes are kept"
             ) from error
-        except BaseException:
-            # Ctrl-C or a full disk: the scenes under way end, the others are not begun.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            # After Ctrl-C or a full disk the scenes under way end and the others are not begun.
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager

@@ -55,9 +55,16 @@ def test_bus_hides_a_pedestrian_but_not_the_other_way_round() -> None:
 
 def test_far_actors_have_no_track_and_the_ego_always_has() -> None:
     world = moved(standing(), 5, 100.0, 0.0)
-    valid = track_validity(world, VisibilityConfig(range_m=50.0), SEED)
+    valid = track_validity(world, VisibilityConfig(), SEED)
     assert not valid[5].any()
     assert valid[0].all()
+
+
+def test_people_are_lost_before_vehicles_are() -> None:
+    world = moved(moved(standing(), 5, 56.0, -18.0), 1, 56.0, 18.0)
+    valid = track_validity(world, VisibilityConfig(), SEED)
+    assert not valid[5].any()
+    assert valid[1].all()
 
 
 def test_short_gap_is_bridged_long_gap_and_late_appearance_are_not() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from limtr.cli import main
 from preprocessing.synthetic import output_folder, scene_job, writer
 from preprocessing.synthetic.output_folder import OutputFolder, ScenePlace, plan_shards
-from preprocessing.synthetic.scene_job import scenario_id
+from preprocessing.synthetic.scene_job import SceneJob, scenario_id
 from preprocessing.synthetic.synthesis_report import TargetStats
 from preprocessing.synthetic.targets import TRAJECTORY_CLASSES
 from preprocessing.synthetic.writer import SynthesizeConfig, run
@@ -256,6 +257,27 @@ def test_stopped_workers_are_told_apart_from_a_fault(tmp_path: Path, monkeypatch
     monkeypatch.setattr(writer.concurrent.futures, "ProcessPoolExecutor", DyingPool)
     with pytest.raises(OSError, match="fewer --workers"):
         run(small(tmp_path / "raw", workers=2, scenes=2))
+
+
+def test_stopped_run_begins_no_further_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def interrupted(job: SceneJob, folder: OutputFolder) -> None:
+        made.append(job.index)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        time.sleep(0.01)  # as scenes do, longer than it takes the parent to hear of it
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__(1)
+
+    monkeypatch.setattr(writer.concurrent.futures, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(writer, "make_scene", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(small(tmp_path / "raw", workers=2, scenes=500))
+    assert len(made) < 100
+    assert not (tmp_path / "raw" / "report.json").exists()
 
 
 @pytest.mark.parametrize(("step", "within"), [(-1, False), (10, False), (11, True), (30, True), (31, False)])
