@@ -229,7 +229,8 @@ def _matrix(transform: Any, what: str) -> Float:
     matrix = numbers.reshape(4, 4)
     rotation = matrix[:3, :3]
     # Loose on purpose: records hold rotations rounded to float32.
-    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or not np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6):
+    is_rigid = np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-3 and np.abs(matrix[3] - [0, 0, 0, 1]).max() <= 1e-6
+    if not is_rigid:
         raise LidarError(f"{what} must be a rotation and a translation, is {matrix.tolist()}")
     return matrix
 

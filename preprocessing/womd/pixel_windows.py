@@ -49,7 +49,20 @@ def sphere_windows(scan: LaserScan, center_m: Float, radius_m: Float) -> list[Pi
     reach = (radius_m + displacement_m) * _SLACK + 1e-6
     # A row beyond the zenith looks backwards: then rows and columns say nothing simple, and only the distance is used.
     plain = bool((np.abs(scan.inclination_rad) < math.pi / 2).all())
-    return [window for point, size in zip(center, reach, strict=True) for window in _windows(scan, point, float(size), plain)]
+    distance, distance_xy = np.linalg.norm(center, axis=1), np.hypot(center[:, 0], center[:, 1])
+    up = scan.inclination_rad - np.arctan2(center[:, 2], distance_xy)[:, None]
+    around = scan.azimuth_rad - np.arctan2(center[:, 1], center[:, 0])[:, None]
+    around -= np.rint(around / (2 * math.pi)) * (2 * math.pi)
+    rows = _runs(np.abs(up) <= _half_angle(reach, distance, plain)[:, None])
+    columns = _runs(np.abs(around) <= _half_angle(reach, distance_xy, plain)[:, None])
+    return [
+        PixelWindow(rows=row_run, columns=column_run, near_m=near, far_m=far)
+        for row_runs, column_runs, near, far in zip(
+            rows, columns, (distance - reach).tolist(), (distance + reach).tolist(), strict=True
+        )
+        for row_run in row_runs
+        for column_run in column_runs  # two if the columns wrap around
+    ]
 
 
 def pixels_in_windows(image: QuantisedImage, windows: list[PixelWindow]) -> tuple[Index, Index]:
@@ -65,28 +78,21 @@ def pixels_in_windows(image: QuantisedImage, windows: list[PixelWindow]) -> tupl
     return rows, columns
 
 
-def _windows(scan: LaserScan, center: Float, reach: float, plain: bool) -> list[PixelWindow]:
-    """The windows of a sphere of radius `reach` around `center` (3,) in the laser frame: one, two if columns wrap around."""
-    distance, distance_xy = math.hypot(*center), math.hypot(center[0], center[1])
-    rows, columns = [slice(0, scan.inclination_rad.size)], [slice(0, scan.azimuth_rad.size)]
-    if plain and distance > reach:
-        half_angle = math.asin(reach / distance) + 1e-9
-        rows = _runs(np.abs(scan.inclination_rad - math.atan2(center[2], distance_xy)) <= half_angle)
-    if plain and distance_xy > reach:
-        half_angle = math.asin(reach / distance_xy) + 1e-9
-        turned = scan.azimuth_rad - math.atan2(center[1], center[0])
-        columns = _runs(np.abs(turned - np.rint(turned / (2 * math.pi)) * (2 * math.pi)) <= half_angle)
-    return [
-        PixelWindow(rows=row_run, columns=column_run, near_m=distance - reach, far_m=distance + reach)
-        for row_run in rows
-        for column_run in columns
-    ]
+def _half_angle(reach: Float, distance: Float, plain: bool) -> Float:
+    """Angles (K,) to either side under which spheres are seen; infinite from inside, and where angles say nothing."""
+    outside = plain & (distance > reach)
+    seen = np.arcsin(np.divide(reach, distance, out=np.zeros_like(reach), where=outside)) + 1e-9
+    return np.where(outside, seen, math.inf)
 
 
-def _runs(chosen: npt.NDArray[np.bool_]) -> list[slice]:
-    """The runs of true entries."""
-    edges = np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0))
-    return [slice(start, stop) for start, stop in edges.reshape(-1, 2).tolist()]
+def _runs(chosen: npt.NDArray[np.bool_]) -> list[list[slice]]:
+    """The runs of true entries in each row of (K, N)."""
+    changed = np.diff(chosen, axis=1, prepend=False, append=False)
+    row, place = np.nonzero(changed)
+    runs: list[list[slice]] = [[] for _ in chosen]
+    for index, start, stop in zip(row[::2].tolist(), place[::2].tolist(), place[1::2].tolist(), strict=True):
+        runs[index].append(slice(start, stop))
+    return runs
 
 
 def _vehicle_from_world(scan: LaserScan, center_m: Float) -> tuple[Float, Float]:

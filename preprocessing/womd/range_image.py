@@ -17,7 +17,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from preprocessing.womd.schema import Metadata, PackedDeltaData
-from preprocessing.womd.varint import VarintError, decode_varints, encode_varints, unzigzag, zigzag
+from preprocessing.womd.varint import VarintError, decode_signed, decode_varints, encode_varints, zigzag
 
 MAX_DIMENSION = 2**16 - 1
 MAX_ENTRIES = 2**24
@@ -104,7 +104,7 @@ def decode_quantised(data: bytes) -> QuantisedImage:
     message = PackedDeltaData()
     try:
         message.ParseFromString(_decompress(data))
-        residual = unzigzag(decode_varints(message.residual))
+        residual = decode_signed(message.residual)
         runs = decode_varints(message.mask)
     except (DecodeError, VarintError) as error:
         raise RangeImageError(f"no DeltaEncodedData message under the zlib stream ({error})") from error
@@ -187,7 +187,7 @@ def _decompress(data: bytes) -> bytes:
     """The bytes under zlib, up to the limit.
 
     Raises:
-        RangeImageError: not zlib, cut off, too much, or something behind it.
+        RangeImageError: not zlib, cut off, or too much.
     """
     stream = zlib.decompressobj()
     try:

@@ -49,17 +49,35 @@ def decode_varints(data: bytes) -> Unsigned:
     Raises:
         VarintError: the last varint is cut off, or one has more than ten bytes.
     """
+    last, place, longer = _split(data)
+    values = last.astype(np.uint64)
+    values[place] = longer
+    return values
+
+
+def decode_signed(data: bytes) -> Signed:
+    """The numbers (N,) of a sequence of zigzag varints: `unzigzag(decode_varints(data))`, in one step where a byte is enough.
+
+    Raises:
+        VarintError: as `decode_varints`.
+    """
+    last, place, longer = _split(data)
+    values = _SIGNED_BYTE[last]
+    values[place] = unzigzag(longer)
+    return values
+
+
+def _split(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp], Unsigned]:
+    """Last bytes (N,) of a sequence of N varints; which varints have more bytes (n,), and those numbers (n,)."""
     raw = np.frombuffer(data, dtype=np.uint8)
-    if not raw.size:
-        return np.zeros(0, dtype=np.uint64)
-    if raw[-1] & _MORE:
+    if raw.size and raw[-1] & _MORE:
         raise VarintError(f"the last of {raw.size} bytes promises another one")
-    last = raw < _MORE
-    values = raw[last].astype(np.uint64)
-    if values.size == raw.size:
-        return values
+    is_last = raw < _MORE
+    last = raw[is_last]
+    if last.size == raw.size:
+        return last, np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.uint64)
     # Work beyond this line is done for the bytes that are not the last of their number; mostly there are few.
-    place = np.flatnonzero(~last)
+    place = np.flatnonzero(~is_last)
     number = place - np.arange(place.size)
     first = np.flatnonzero(np.diff(number, prepend=-1))
     num_digits = np.diff(first, append=place.size)
@@ -69,9 +87,8 @@ def decode_varints(data: bytes) -> Unsigned:
     digit = (np.arange(place.size) - np.repeat(first, num_digits)).astype(np.uint64)
     low = (raw[place] & _PAYLOAD).astype(np.uint64) << (digit * np.uint64(_PAYLOAD_BITS))
     number = number[first]
-    values[number] <<= (num_digits * _PAYLOAD_BITS).astype(np.uint64)
-    values[number] |= np.bitwise_or.reduceat(low, first)
-    return values
+    high = last[number].astype(np.uint64) << (num_digits * _PAYLOAD_BITS).astype(np.uint64)
+    return last, number, high | np.bitwise_or.reduceat(low, first)
 
 
 def zigzag(values: Signed) -> Unsigned:
@@ -84,3 +101,7 @@ def unzigzag(values: Unsigned) -> Signed:
     signed: Signed = (values >> np.uint64(1)).view(np.int64)
     signed ^= -(values & np.uint64(1)).view(np.int64)
     return signed
+
+
+_SIGNED_BYTE = unzigzag(np.arange(_MORE, dtype=np.uint64))
+"""The signed number behind each varint of one byte."""
