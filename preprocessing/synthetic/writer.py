@@ -21,10 +21,13 @@ from preprocessing.synthetic.scan_geometry import SensorConfig
 from preprocessing.synthetic.scene_job import SceneConfig, SceneJob, make_scene, scenario_id, start_worker
 from preprocessing.synthetic.simulate import SimulationConfig
 from preprocessing.synthetic.synthesis_report import report_lines, summarise
+from preprocessing.synthetic.visibility import VisibilityConfig
 
 SIMULATOR_VERSION = 1
 """Part of the folder's configuration: raise it when the same options give other scenes."""
 _WOMD_TOP_COLUMNS, _SMALL_TOP_COLUMNS = 2650, 1325
+# With twice the beams people are tracked as far as vehicles, and less of a body is enough.
+_WOMD_VISIBILITY = VisibilityConfig(range_m=78.0, people_range_m=78.0, appear_share=0.15, keep_share=0.06)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class SynthesizeConfig:
         columns = self.top_columns or (_WOMD_TOP_COLUMNS if self.size == "womd" else _SMALL_TOP_COLUMNS)
         return SceneConfig(
             simulation=SimulationConfig(size=self.size, cue_lead_s=self.cue_lead),
+            visibility=_WOMD_VISIBILITY if self.size == "womd" else VisibilityConfig(),
             sensor=SensorConfig(top_columns=columns, side_shape=self.side_shape, range_noise_m=self.range_noise),
         )
 
