@@ -9,7 +9,7 @@ import numpy as np
 from preprocessing.synthetic.arms import driveway_path
 from preprocessing.synthetic.network import Lane, RoadNetwork, Turn
 from preprocessing.synthetic.plans import NEVER_S, NOWHERE_M, Plan
-from preprocessing.synthetic.road_geometry import Arm, arc_length, join
+from preprocessing.synthetic.road_geometry import MAP_SPACING_M, Arm, arc_length, join
 from preprocessing.synthetic.routes import Route, draw_route
 from preprocessing.synthetic.walkers import CURRENT_S
 from preprocessing.synthetic.world import BodyKind, Float
@@ -54,10 +54,13 @@ def _plan(network: RoadNetwork, rng: np.random.Generator, errand: Errand, at_s: 
         narrow = [other for other, metres in zip(lanes, width, strict=True) if metres <= np.median(width)]
         lane = narrow[int(rng.integers(len(narrow)))]
     arm = network.arms[lane.arm]
-    at = float(rng.uniform(0.35, 0.75)) * (len(lane.points_m) - 1)
-    approach, after = lane.points_m[: int(at)], draw_route(network, rng, lane).line_m[int(at) :]
+    # Where the sensor still sees them, and far enough from the junction to have come straight along the lane.
+    away_m = float(rng.uniform(20.0, 45.0) if lane.outgoing else rng.uniform(8.0, 40.0))
+    away = min(int(away_m / MAP_SPACING_M), int(0.8 * len(lane.points_m)))
+    at = away if lane.outgoing else len(lane.points_m) - 1 - away
+    approach, after = lane.points_m[:at], draw_route(network, rng, lane).line_m[at:]
     if errand == "u-turn":
-        after = _u_turn(arm, lane, int(at))
+        after = _u_turn(arm, lane, at)
         return _make(rng, join(approach, after), approach, at_s, begin_s, min(speed, 4.4), "branch", priority=0)
     line = join(approach, after)
     if errand == "along":

@@ -27,7 +27,7 @@ def build_network(rng: np.random.Generator, layout: Layout, *, womd: bool = Fals
     """A road network of one layout around (0, 0); with `womd` a second, signalised junction is joined to it."""
     network = RoadNetwork(layout=layout)
     base = float(rng.uniform(-np.pi, np.pi))
-    length = 135.0 if womd else 95.0
+    length = 145.0 if womd else 95.0
     speed = float(rng.uniform(*SPEED_MPS[layout]))
     width = float(rng.uniform(3.3, 3.7))
     joined = _add_junction(network, rng, layout, np.zeros(2), base, length, width, speed, join_from=-1, womd=womd)

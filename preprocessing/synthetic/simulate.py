@@ -40,7 +40,7 @@ class Crowd:
 
 CROWDS = {
     "small": Crowd(vehicles=(9, 14), cyclists=(4, 8), walkers=(8, 13), parked_share=0.3),
-    "womd": Crowd(vehicles=(42, 54), cyclists=(20, 30), walkers=(75, 95), parked_share=0.8),
+    "womd": Crowd(vehicles=(50, 60), cyclists=(28, 38), walkers=(120, 150), parked_share=0.85),
 }
 
 

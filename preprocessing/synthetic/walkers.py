@@ -166,7 +166,7 @@ def _on_sidewalk(network: RoadNetwork, rng: np.random.Generator, side: int, erra
     arm = network.arms[network.draw_arm(rng)]
     outward = bool(rng.random() < 0.5)
     sign = 1.0 if outward else -1.0
-    x = float(rng.uniform(arm.crosswalk_m + 8.0, min(arm.inner_m + 38.0, arm.length_m - 15.0)))
+    x = float(rng.uniform(arm.crosswalk_m + 8.0, min(arm.inner_m + 32.0, arm.length_m - 15.0)))
     y = arm.sidewalk_m(side) + _spot(rng, -side if outward == (side > 0) else side)
     approach = arm.line(y, x - sign * 25.0, x)
     if errand == "door":
