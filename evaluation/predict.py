@@ -60,8 +60,7 @@ def run(config: PredictConfig) -> int:
     fingerprint, licence = model.fingerprint(), config.licence or model.licence
     creator = f"limtr {limtr.__version__}"
     writer = PredictionWriter(config.out, fingerprint=fingerprint, licence=licence, creator=creator)
-    # Records do not say how many scenarios a file has before it is read to its end.
-    with writer, progress("predicting", total or 0, "scenes") as advance:
+    with writer, progress("predicting", total, "scenes") as advance:
         for batch in predictable_batches(scenes, config.batch_size, report):
             for scene, prediction in zip(batch, model.predict(batch), strict=True):
                 counts["scenes"] += 1
