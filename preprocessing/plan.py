@@ -40,7 +40,7 @@ def make_plan(
         settings: of every shard.
 
     Raises:
-        FileNotFoundError: there is no motion shard in the chosen splits.
+        FileNotFoundError: there is no motion shard in the chosen splits, or `lidar` has no folder of one.
         ValueError: a finished shard was made with other settings.
     """
     motion = source / "scenario"
@@ -54,11 +54,14 @@ def make_plan(
         for folder in sorted(motion.iterdir())
         if folder.is_dir() and folder.name not in SPLIT_OF_FOLDER
     ]
+    wanted = [name for name, split in SPLIT_OF_FOLDER.items() if split in splits]
+    if lidar is not None and not any((lidar / name).is_dir() for name in wanted):
+        # One folder too deep would otherwise pass for "no scenario has LiDAR".
+        raise FileNotFoundError(
+            f"{lidar}: no folder {' or '.join(wanted)} in it; "
+            "--lidar is the folder that holds training/SCENARIO_ID.tfrecord, ..."
+        )
     if not lidar_root.is_dir():
-        if lidar is not None:
-            raise FileNotFoundError(
-                f"{lidar}: no such folder; --lidar is the folder that holds training/SCENARIO_ID.tfrecord, ..."
-            )
         notes.append(f"no LiDAR files: {lidar_root} does not exist")
     done = {(sidecar.split, sidecar.index): sidecar for sidecar in read_sidecars(out)}
     for finished in done.values():
@@ -73,6 +76,8 @@ def make_plan(
         notes += skipped
         lidar_folder = lidar_root / folder_name
         lidar_files = {path.name for path in lidar_folder.iterdir()} if lidar_folder.is_dir() else set()
+        if lidar_root.is_dir() and not lidar_files:
+            notes.append(f"no LiDAR for {folder}: {lidar_folder} has no files")
         indices = shard_indices(files, {item.source: item.index for item in done.values() if item.split == split})
         for file, index in indices.items():
             task = ShardTask(
@@ -91,8 +96,8 @@ def make_plan(
             if sidecar is None or reason:
                 todo.append(task)
     if not tasks:
-        wanted = [str(motion / name) for name, split in SPLIT_OF_FOLDER.items() if split in splits]
-        raise FileNotFoundError(f"no motion shard (*.tfrecord*) in {', '.join(wanted)}; is the download finished?")
+        folders = ", ".join(str(motion / name) for name in wanted)
+        raise FileNotFoundError(f"no motion shard (*.tfrecord*) in {folders}; is the download finished?")
     return Plan(tasks=tuple(tasks), todo=tuple(todo), notes=tuple(notes))
 
 

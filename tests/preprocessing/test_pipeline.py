@@ -350,6 +350,19 @@ def test_lidar_files_are_merged_and_a_missing_one_is_counted(tmp_path: Path) -> 
     np.testing.assert_array_equal(same.points_m, with_points.lidar.points_m)
 
 
+def test_a_lidar_folder_without_the_splits_is_refused_and_a_split_without_lidar_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, lidar_file = lidar_raw(tmp_path / "raw")
+    with pytest.raises(FileNotFoundError, match="no folder training or validation or testing in it"):
+        preprocess(raw, tmp_path / "out", lidar=lidar_file.parent)
+    write_shard(raw, "validation", 0, 1, [scenario("c0")])
+    assert preprocess(raw, tmp_path / "out", points=64) == 0
+    notes = json.loads((tmp_path / "out" / "report.json").read_text())["results"]["this_run"]["notes"]
+    assert notes == [f"no LiDAR for {raw / 'scenario' / 'validation'}: {raw / 'lidar' / 'validation'} has no files"]
+    assert notes[0] in capsys.readouterr().out
+
+
 def test_a_broken_lidar_file_costs_the_points_only(tmp_path: Path) -> None:
     raw, lidar_file = lidar_raw(tmp_path / "raw")
     whole = lidar_file.read_bytes()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from preprocessing.womd import range_image, schema
 from preprocessing.womd.range_image import RangeImageError, decode, decode_quantised, encode
 from preprocessing.womd.tfrecord import iter_records
+from preprocessing.womd.varint import encode_varints, zigzag
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "lidar"
 
@@ -156,6 +157,14 @@ def test_the_message_that_the_broken_ones_are_made_of_is_sound() -> None:
 def test_bytes_that_are_no_range_image_are_named(data: bytes, says: str) -> None:
     with pytest.raises(RangeImageError, match=says):
         decode(data)
+
+
+def test_runs_that_wrap_around_to_the_right_sum_are_refused() -> None:
+    metadata = schema.Metadata(shape=[1, 2, 1], quant_precision=[1.0])
+    runs = encode_varints(np.array([2, 2**63, 2**63], dtype=np.uint64))
+    message = schema.PackedDeltaData(residual=encode_varints(zigzag(np.array([3, 1]))), mask=runs, metadata=metadata)
+    with pytest.raises(RangeImageError, match="runs"):
+        decode(zlib.compress(message.SerializeToString()))
 
 
 def test_a_small_stream_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,12 +66,18 @@ def small_scenario(num_steps: int = 91) -> Any:
 
 
 def test_frame_is_centred_on_the_recording_vehicle_now_in_float64() -> None:
-    scene = scenario_to_scene(small_scenario())
+    scenario = small_scenario()
+    # A tenth of what float32 resolves at these coordinates.
+    scenario.tracks[0].states[3].center_x += 5e-5
+    scenario.map_features[0].lane.polyline[4].y += 5e-5
+    scene = scenario_to_scene(scenario)
     expected = (FAR_M[0] + 20.0 + 5.0, FAR_M[1] + 6.0, FAR_M[2])
     np.testing.assert_array_equal(scene.origin_m, expected)
     np.testing.assert_array_equal(scene.track_states[2, 10, :3], [0, 0, 0])
     np.testing.assert_allclose(scene.track_states[0, 0, :3], [-25.0, -6.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(scene.track_states[0, 3, :3], [-23.49995, -6.0, 0.0], atol=4e-6)
     np.testing.assert_allclose(scene.map_points_m[1], [-24.5, -6.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(scene.map_points_m[4], [-23.0, -5.99995, 0.0], atol=4e-6)
     np.testing.assert_allclose(scene.signal_stop_m[0], [-25.0, -6.0, 0.0], atol=1e-6)
 
 
