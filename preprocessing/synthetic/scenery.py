@@ -34,14 +34,14 @@ def add_scenery(network: RoadNetwork, rng: np.random.Generator) -> tuple[Float, 
 
 
 def without_people_inside(buildings: Float, position_m: Float) -> Float:
-    """The buildings (b, 6) that no position (n, 2) of any actor lies in, or within a metre of."""
+    """The buildings (b, 6) that no position (n, 2) of any actor lies in, or within half a car's length of."""
     if not len(buildings):
         return buildings
     gap = position_m[None] - buildings[:, None, :2]
     cosine, sine = np.cos(buildings[:, None, 5]), np.sin(buildings[:, None, 5])
     along = np.abs(gap[..., 0] * cosine + gap[..., 1] * sine)
     across = np.abs(gap[..., 1] * cosine - gap[..., 0] * sine)
-    inside = (along < 0.5 * buildings[:, None, 2] + 1.0) & (across < 0.5 * buildings[:, None, 3] + 1.0)
+    inside = (along < 0.5 * buildings[:, None, 2] + 2.8) & (across < 0.5 * buildings[:, None, 3] + 2.8)
     return np.asarray(buildings[~inside.any(axis=1)])
 
 

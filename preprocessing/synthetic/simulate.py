@@ -17,7 +17,7 @@ from preprocessing.synthetic.paths import Paths
 from preprocessing.synthetic.plans import Plan
 from preprocessing.synthetic.scenery import add_scenery, without_people_inside
 from preprocessing.synthetic.traffic import Traffic
-from preprocessing.synthetic.vehicles import plan_parked, plan_vehicles
+from preprocessing.synthetic.vehicles import plan_lots, plan_parked, plan_vehicles
 from preprocessing.synthetic.walkers import plan_walkers
 from preprocessing.synthetic.walking import walk
 from preprocessing.synthetic.world import BodyKind, Bool, Float, Int, World
@@ -36,11 +36,13 @@ class Crowd:
     cyclists: tuple[int, int]
     walkers: tuple[int, int]
     parked_share: float
+    lot_share: float
+    """the same for bays behind the sidewalks"""
 
 
 CROWDS = {
-    "small": Crowd(vehicles=(9, 14), cyclists=(4, 8), walkers=(8, 13), parked_share=0.3),
-    "womd": Crowd(vehicles=(50, 60), cyclists=(28, 38), walkers=(120, 150), parked_share=0.85),
+    "small": Crowd(vehicles=(9, 14), cyclists=(4, 8), walkers=(8, 13), parked_share=0.3, lot_share=0.0),
+    "womd": Crowd(vehicles=(50, 60), cyclists=(28, 38), walkers=(120, 150), parked_share=0.85, lot_share=0.8),
 }
 
 
@@ -95,7 +97,7 @@ def simulate(seed: int, index: int, config: SimulationConfig) -> World:
     times: Float = np.asarray((np.arange(WARM_UP_STEPS + config.num_steps + extra) - WARM_UP_STEPS) * STEP_S, dtype=np.float64)
     crowd = CROWDS[config.size]
     drivers = plan_vehicles(network, vehicle_rng, int(vehicle_rng.integers(*crowd.vehicles)))
-    along_the_curb = plan_parked(network, parked_rng, crowd.parked_share)
+    along_the_curb = plan_parked(network, parked_rng, crowd.parked_share) + plan_lots(network, parked_rng, crowd.lot_share)
     parked = _parked([plan for plan in along_the_curb if plan.parked], times)
     drivers += [plan for plan in along_the_curb if not plan.parked]
     drivers += plan_cyclists(network, cyclist_rng, int(cyclist_rng.integers(*crowd.cyclists)), float(times[0]))

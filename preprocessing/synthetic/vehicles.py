@@ -11,6 +11,7 @@ from preprocessing.synthetic.routes import Route, draw_route, shift_between
 from preprocessing.synthetic.world import BodyKind
 
 SLOT_M = 7.2
+BAY_M = 2.9
 
 
 def body(rng: np.random.Generator, kind: BodyKind) -> tuple[float, float, float]:
@@ -115,6 +116,22 @@ def plan_parked(network: RoadNetwork, rng: np.random.Generator, share: float) ->
                 leaves = rng.random() < 0.12 and begin + 60 < len(lane.points_m)
                 busy = bool(leaves and side < 0)
                 plans.append(_leaving(network, rng, lane, line, begin) if leaves else _standing(rng, line, begin))
+    return plans
+
+
+def plan_lots(network: RoadNetwork, rng: np.random.Generator, share: float) -> list[Plan]:
+    """Cars in bays behind the sidewalks of the first junction's arms, nose to the road; a `share` of the bays is taken."""
+    plans: list[Plan] = []
+    for number, arm in enumerate(network.arms):
+        if network.arm_junction[number] != 0:
+            continue
+        for side in (+1, -1):
+            openings = [x for other, x in network.driveways if other == number and side < 0]
+            for x in np.arange(arm.corner_m + 9.0, arm.corner_m + 42.0, BAY_M):
+                if rng.random() >= share or any(abs(x - opening) < 6.0 for opening in openings):
+                    continue
+                near, far = arm.edge_m(side) + side * 4.0, arm.edge_m(side) + side * 10.0
+                plans.append(_standing(rng, np.stack([arm.to_local(x, y) for y in np.linspace(far, near, 13)]), 6))
     return plans
 
 
