@@ -112,7 +112,7 @@ class MaskedBatchNorm(nn.Module):
         # No branch on the data, so that compiled graphs stay whole.
         enough = count > 1
         unbiased = squares / (count - 1).clamp(min=1.0)
-        momentum = torch.where(enough, self.momentum, 0.0)
+        momentum = enough.to(mean.dtype) * self.momentum
         self.running_mean += momentum * (torch.where(enough, mean, 0.0) - self.running_mean)
         self.running_var += momentum * (torch.where(enough, unbiased, 0.0) - self.running_var)
         self.num_batches_tracked += enough.squeeze(0).to(torch.int64)
