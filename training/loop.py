@@ -83,10 +83,12 @@ class Length:
             shares.append(position.elapsed_s / self.seconds)
         return min(max(shares), 1.0)
 
-    def total_steps(self, position: Position, steps_per_epoch: int) -> int:
-        """Steps in all as far as is known (an estimate under a time budget)."""
-        share = self.share(position, steps_per_epoch)
-        return max(round(position.step / share), position.step) if share > 0 else position.step + steps_per_epoch
+    def total_steps(self, steps_per_epoch: int) -> int | None:
+        """Steps in all; None where a time budget alone decides."""
+        known = [] if self.steps is None else [self.steps]
+        if self.epochs is not None:
+            known.append(self.epochs * steps_per_epoch)
+        return min(known, default=None)
 
 
 class Trainer:

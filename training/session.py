@@ -84,8 +84,7 @@ class Session:
         trainer = self.trainer
         start = trainer.position
         self._shown_s = int(start.elapsed_s)
-        total = trainer.length.total_steps(start, trainer.steps_per_epoch)
-        with TrainingLog(self.run_folder, keep_until_step=start.step) as log, _bar(trainer, total) as advance:
+        with TrainingLog(self.run_folder, keep_until_step=start.step) as log, _bar(trainer) as advance:
             saved_at = time.monotonic()
 
             def on_step(numbers: Mapping[str, float]) -> None:
@@ -177,9 +176,10 @@ def _stored(value: torch.Tensor) -> torch.Tensor:
     return value.detach().cpu().clone().contiguous()
 
 
-def _bar(trainer: Trainer, total_steps: int) -> AbstractContextManager[Advance]:
+def _bar(trainer: Trainer) -> AbstractContextManager[Advance]:
     """Progress in steps, or in seconds where time alone sets the length."""
-    if trainer.length.by_time:
-        assert trainer.length.seconds is not None
-        return progress("training", round(trainer.length.seconds) - int(trainer.position.elapsed_s), "s")
-    return progress("training", total_steps - trainer.position.step, "steps")
+    total = trainer.length.total_steps(trainer.steps_per_epoch)
+    if total is not None:
+        return progress("training", total - trainer.position.step, "steps")
+    assert trainer.length.seconds is not None
+    return progress("training", round(trainer.length.seconds) - int(trainer.position.elapsed_s), "s")
