@@ -152,7 +152,7 @@ class _Reader:
         view = ViewConfig(
             use_lidar=True,
             num_lidar_frames=int(context["double_poly"]["nr_timestamps"]),
-            lidar_features=tuple(LIDAR_FEATURES[index] for index in context.get("INCLUDE_LIDAR_FEATURES", ())),
+            lidar_features=tuple(LIDAR_FEATURES[index] for index in context.get("INCLUDE_LIDAR_FEATURES") or ()),
             lidar_class_channels=bool(context.get("LP_ADD_ONEHOT_CLASS", False)),
             reference_pedestrian_channel=True,
             reference_gap_acceleration=True,

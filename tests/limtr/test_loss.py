@@ -114,6 +114,9 @@ def test_class_weights_weigh_agents_by_their_class() -> None:
         for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, 3.0, 4.0))
     ]
     assert parts[3] == pytest.approx(2 * parts[0] + 3 * parts[1] + 4 * parts[2])
+    for kind, weights in ((1, (0.0, 5.0, 6.0)), (2, (5.0, 0.0, 6.0)), (3, (5.0, 6.0, 0.0))):
+        alike = replace(batch, center_type=torch.full((4,), kind))
+        assert terms(outputs, alike, config, class_weights=weights)["layer0"] == 0.0
 
 
 def test_agents_without_a_future_are_left_out_unless_the_reference_is_asked_for() -> None:

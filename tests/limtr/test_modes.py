@@ -42,6 +42,12 @@ def test_a_distance_of_zero_keeps_the_best_scores_in_order() -> None:
     torch.testing.assert_close(kept, scores.sort(dim=-1, descending=True).values[:, :4])
 
 
+def test_a_mode_without_probability_is_worth_no_more_than_a_suppressed_one() -> None:
+    kept, scores = select_modes(ending_at([[0.0, 1.0, 9.0]]), torch.tensor([[0.6, 0.4, 0.0]]), 2, 2.5)
+    assert kept[0, :, -1, 0].tolist() == [0.0, 1.0]
+    torch.testing.assert_close(scores, torch.tensor([[0.6, 0.4]]))
+
+
 def test_no_agents_and_too_many_modes() -> None:
     kept, scores = select_modes(torch.zeros(0, 9, 80, 7), torch.zeros(0, 9), 6, 2.5)
     assert kept.shape == (0, 6, 80, 7)
