@@ -36,14 +36,14 @@ def test_an_exported_program_predicts_as_the_model() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_a_compiled_model_trains_as_the_plain_one(backend: str) -> None:
+def test_a_compiled_model_trains_as_the_plain_one() -> None:
     config = one_layer_config()
     torch.manual_seed(0)
     # In float64: norms over a handful of rows blow float32's rounding up beyond any useful tolerance.
     plain, other = MotionPredictor(config).double(), MotionPredictor(config).double()
     other.load_state_dict(plain.state_dict())
-    compiled = torch.compile(other, backend=backend)
+    # The graph is what can differ; generating code for it takes minutes on a CPU.
+    compiled = torch.compile(other, backend="aot_eager")
     batch = random_batch(config)
     for model in (plain.train(), compiled.train()):
         compute_loss(model(batch), batch, config).total.backward()
