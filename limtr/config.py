@@ -174,6 +174,10 @@ class DecoderConfig:
     """Concatenate the LiDAR token to the centre agent's feature."""
     lidar_with_agents: bool = False
     """Let the queries attend to the LiDAR token among the agents."""
+    kinematic_paths: bool = False
+    """Predict offsets from paths that need no learning (`limtr.kinematics`) instead of positions: of each query from the
+    path that begins with the agent's velocity and ends at the intention point, in the dense future from constant velocity.
+    Not in MTR, where the network learns all of it from much data."""
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -243,6 +247,10 @@ class ModelConfig:
         )
         if self.num_modes > self.decoder.num_queries:
             raise ValueError(f"num_modes ({self.num_modes}) must not exceed decoder.num_queries ({self.decoder.num_queries})")
+        if self.decoder.kinematic_paths and self.num_agent_channels != 29:
+            raise ValueError(
+                f"decoder.kinematic_paths needs 29 agent channels, num_agent_channels is {self.num_agent_channels}"
+            )
         if len(self.nms_distance_m) != 3 or min(self.nms_distance_m) < 0:
             raise ValueError(f"nms_distance_m must be three distances of at least 0, is {self.nms_distance_m}")
         if self.attention not in ("dense", "gathered"):
@@ -310,6 +318,7 @@ def tiny() -> ModelConfig:
             num_waypoint_polylines=16,
             lidar_with_center=True,
             lidar_with_agents=True,
+            kinematic_paths=True,
         ),
         loss=LossConfig(classification_weight=50.0),
     )

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from limtr.config import ModelConfig
 from limtr.decoder_layer import DecoderBranch
 from limtr.dense_future import DenseFuture
 from limtr.encoder import EncodedScene
+from limtr.kinematics import add_path, constant_velocity_path, intention_path
 from limtr.map_collection import collect_polylines
 from limtr.mixture import NUM_PARAMETERS, full_precision
 from limtr.mlp import NormMLP, PlainMLP
@@ -53,6 +55,7 @@ class MotionDecoder(nn.Module):
         settings, width = config.decoder, config.encoder.dim
         dim, map_dim, depth = settings.dim, settings.map_dim, settings.num_layers
         self.settings = settings
+        self.num_future_steps = config.num_future_steps
         num_outputs = config.num_future_steps * NUM_PARAMETERS
         center_width = 2 * width if settings.lidar_with_center else width
         self.center_projection = PlainMLP(center_width, [dim, dim])
@@ -84,7 +87,10 @@ class MotionDecoder(nn.Module):
             center = torch.cat((center, scene.lidar.squeeze(1)), dim=-1)
         center = self.center_projection(center)
         agents, agent_valid, agent_position = self._agent_tokens(scene)
-        agents, dense = self.dense_future(torch.where(agent_valid.unsqueeze(-1), agents, 0.0), agent_valid, agent_position)
+        agent_path, query_path = self._paths(scene, intentions, agents.shape[1])
+        agents, dense = self.dense_future(
+            torch.where(agent_valid.unsqueeze(-1), agents, 0.0), agent_valid, agent_position, agent_path
+        )
         polylines = torch.where(scene.polyline_valid.unsqueeze(-1), self.map_projection(scene.polylines), 0.0)
         polyline_xy = scene.polyline_position[..., :2]
 
@@ -109,7 +115,7 @@ class MotionDecoder(nn.Module):
             )  # fmt: skip
             beside = center.unsqueeze(1).expand(-1, intentions.shape[1], -1)
             content = self.fusions[index](torch.cat((beside, from_agents, from_map), dim=-1))
-            prediction = self._predict(index, content, intentions.dtype)
+            prediction = self._predict(index, content, intentions.dtype, query_path)
             predictions.append(prediction)
             waypoints = prediction.trajectories[..., :2]
             looks_at = waypoints[:, :, -1]
@@ -129,10 +135,24 @@ class MotionDecoder(nn.Module):
             position = torch.cat((position, scene.lidar_position), dim=1)
         return self.agent_projection(features), valid, position
 
-    def _predict(self, index: int, content: torch.Tensor, dtype: torch.dtype) -> LayerPrediction:
+    def _paths(
+        self, scene: EncodedScene, intentions: torch.Tensor, num_tokens: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What agent tokens and queries predict offsets from, if anything; the LiDAR token stands still."""
+        if not self.settings.kinematic_paths:
+            return None, None
+        velocity = functional.pad(scene.agent_velocity, (0, 0, 0, num_tokens - scene.agent_velocity.shape[1]))
+        return (
+            constant_velocity_path(velocity, self.num_future_steps),
+            intention_path(scene.center_velocity.to(intentions.dtype), intentions, self.num_future_steps),
+        )
+
+    def _predict(self, index: int, content: torch.Tensor, dtype: torch.dtype, path: torch.Tensor | None) -> LayerPrediction:
         # Metres and logits do not survive bfloat16: the heads run in the parameters' precision.
         with full_precision(content):
             exact = content.to(dtype)
             scores = self.score_heads[index](exact).squeeze(-1)
             trajectories = self.regression_heads[index](exact).unflatten(-1, (-1, NUM_PARAMETERS))
+            if path is not None:
+                trajectories = add_path(trajectories, path)
         return LayerPrediction(scores=scores, trajectories=trajectories)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from limtr.kinematics import add_path
 from limtr.mixture import NUM_PARAMETERS, full_precision
 from limtr.mlp import NormMLP, PlainMLP
 
@@ -22,13 +23,16 @@ class DenseFuture(nn.Module):
         self.trajectory_mlp = PlainMLP(4 * num_future_steps, [dim, dim, dim])
         self.fusion_mlp = PlainMLP(2 * dim, [dim, dim, dim])
 
-    def forward(self, feature: torch.Tensor, valid: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, feature: torch.Tensor, valid: torch.Tensor, position: torch.Tensor, path: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Predict and fuse.
 
         Args:
             feature: (C, A, D).
             valid: (C, A) bool.
             position: (C, A, 2 or more) last valid position, metres.
+            path: (C, A, T, 4) x, y relative to the position, vx, vy from which the prediction is an offset; None: zeros.
 
         Returns:
             features (C, A, D) and trajectories (C, A, T, 7) in the centre agent's frame; both zero for invalid agents.
@@ -38,6 +42,7 @@ class DenseFuture(nn.Module):
             # Metres do not survive bfloat16.
             exact = feature.to(xy.dtype)
             raw = self.head(torch.cat((self.position_mlp(xy), exact), dim=-1), valid).unflatten(-1, (-1, NUM_PARAMETERS))
+            raw = raw if path is None else add_path(raw, path)
             trajectory = torch.cat((raw[..., :2] + xy.unsqueeze(-2), raw[..., 2:]), dim=-1)
             trajectory = torch.where(valid[..., None, None], trajectory, 0.0)
             states = trajectory[..., [0, 1, 5, 6]].flatten(start_dim=-2)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from limtr.agent_batch import AgentBatch
+from limtr.agent_features import HISTORY_CHANNELS
 from limtr.attention import masked_attention, nearest_tokens
 from limtr.config import ModelConfig
 from limtr.point_encoder import LidarEncoder
@@ -28,6 +29,10 @@ class EncodedScene:
     """(C, A) bool"""
     agent_position: torch.Tensor
     """(C, A, 3)"""
+    agent_velocity: torch.Tensor
+    """(C, A, 2) at the current step, zero where the agent is not seen then"""
+    center_velocity: torch.Tensor
+    """(C, 2)"""
     polylines: torch.Tensor
     """(C, P, D)"""
     polyline_valid: torch.Tensor
@@ -40,6 +45,9 @@ class EncodedScene:
     """(C, 1) bool"""
     lidar_position: torch.Tensor | None
     """(C, 1, 3) mean of the centre agent's history, where invalid steps count as zero"""
+
+
+VELOCITY_CHANNELS = slice(HISTORY_CHANNELS.index("vx"), HISTORY_CHANNELS.index("vy") + 1)
 
 
 class LocalAttention(nn.Module):
@@ -128,6 +136,7 @@ class ContextEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, code, allowed)
         x = torch.where(all_valid.unsqueeze(-1), x, 0.0)
+        velocity = history[:, :, -1, VELOCITY_CHANNELS]
         parts = torch.split(x, [part.shape[1] for part in valid], dim=1)
         has_lidar = self.lidar_encoder is not None
         return EncodedScene(
@@ -135,6 +144,8 @@ class ContextEncoder(nn.Module):
             agents=parts[0],
             agent_valid=valid[0],
             agent_position=position[0],
+            agent_velocity=velocity,
+            center_velocity=velocity[rows, batch.center_index],
             polylines=parts[1],
             polyline_valid=valid[1],
             polyline_position=position[1],
