@@ -211,11 +211,13 @@ def _open(path: Path) -> Any:
     missing = [name for name in COLUMNS if name not in schema.names]
     if missing:
         raise ValueError(f"{path}: columns {missing} are missing; a file of predictions has {list(COLUMNS)}")
+    text, number = schema.field("scenario_id").type, schema.field("score").type
+    # Other writers keep repeated strings as a dictionary, or as views.
+    text = text.value_type if pa.types.is_dictionary(text) else text
     fits = {
-        "scenario_id": pa.types.is_string(schema.field("scenario_id").type)
-        or pa.types.is_large_string(schema.field("scenario_id").type),
+        "scenario_id": pa.types.is_string(text) or pa.types.is_large_string(text) or pa.types.is_string_view(text),
         **{name: pa.types.is_integer(schema.field(name).type) for name in ("object_id", "mode")},
-        "score": pa.types.is_floating(schema.field("score").type),
+        "score": pa.types.is_floating(number) or pa.types.is_integer(number),
     }
     for name in ("x", "y"):
         kind = schema.field(name).type
@@ -265,7 +267,9 @@ def _prediction(path: Path, scenario_id: str, rows: Any) -> ScenePrediction:
     if times.max() > 1:
         twice = pairs[times.argmax()].tolist()
         raise ValueError(f"{where}: object {twice[0]} has mode {twice[1]} twice; every mode may come once")
-    if mode.min() < 0 or len(mode) != len(objects) * num_modes:
+    if mode.min() != 0:
+        raise ValueError(f"{where}: modes start at {mode.min()}; number the modes of every object from 0")
+    if len(mode) != len(objects) * num_modes:
         raise ValueError(
             f"{where}: {len(objects)} objects need modes 0..{num_modes - 1} each ({len(objects) * num_modes} rows), has "
             f"{len(mode)} rows; every object of a scenario must have the same modes"

@@ -1,5 +1,7 @@
 """The Parquet format of predictions: round trip, streaming, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,12 +97,13 @@ def set_value(index, **values):
         (set_value(1, mode=0), r"'a'.*object 5 has mode 0 twice"),
         (set_value(2, mode=7), r"'a'.*modes 0\.\.7"),
         (lambda rows: rows[1:], r"'a'.*same modes"),
+        (lambda rows: [row | {"mode": row["mode"] + (row["scenario_id"] == "a")} for row in rows], r"'a'.*start at 1.*from 0"),
         (set_value(3, object_id=None), r"'a'.*\['object_id'\].*empty"),
         (lambda rows: rows[3:] + rows[:3], r"'a' do not stand together"),
         (lambda rows: rows[:3] + rows[6:] + rows[3:6], r"'a' do not stand together"),
     ],
     ids=["wrong length", "NaN", "infinite score", "negative score", "mode twice", "mode out of range", "ragged modes",
-         "empty value", "parted at the ends", "parted"],
+         "modes from one", "empty value", "parted at the ends", "parted"],
 )  # fmt: skip
 def test_a_bad_scenario_is_named_and_its_neighbour_is_read(tmp_path, change, message):
     path = as_rows(tmp_path, change)
@@ -127,6 +130,22 @@ def test_float_and_large_types_of_other_writers_are_read(tmp_path):
     pq.write_table(table.cast(pa.schema(list(kinds.items()))), path)
     read = next(read_predictions(path))
     np.testing.assert_allclose(read.xy_m, prediction().xy_m, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "view"])
+def test_packed_text_and_whole_scores_of_other_writers_are_read(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(format_module, "ROWS_PER_GROUP", 4)
+    path = tmp_path / "p.parquet"
+    items = [prediction("a"), prediction("b", seed=1)]
+    write_predictions(path, [replace(item, scores=np.ones_like(item.scores)) for item in items])
+    table = pq.read_table(path)
+    text = table.column("scenario_id").combine_chunks()
+    packed = text.dictionary_encode() if kind == "dictionary" else text.cast(pa.string_view())
+    table = table.set_column(0, "scenario_id", packed)
+    pq.write_table(table.set_column(3, "score", table.column("score").cast(pa.int64())), path, row_group_size=5)
+    assert pq.read_schema(path).field("scenario_id").type == packed.type
+    for first, second in zip(items, read_predictions(path), strict=True):
+        same(replace(first, scores=np.ones((2, 3))), second)
 
 
 @pytest.mark.parametrize(
