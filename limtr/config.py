@@ -248,9 +248,7 @@ class ModelConfig:
         if self.num_modes > self.decoder.num_queries:
             raise ValueError(f"num_modes ({self.num_modes}) must not exceed decoder.num_queries ({self.decoder.num_queries})")
         if self.decoder.kinematic_paths and self.num_agent_channels != 29:
-            raise ValueError(
-                f"decoder.kinematic_paths needs 29 agent channels, num_agent_channels is {self.num_agent_channels}"
-            )
+            raise ValueError(f"decoder.kinematic_paths needs 29 channels, num_agent_channels is {self.num_agent_channels}")
         if len(self.nms_distance_m) != 3 or min(self.nms_distance_m) < 0:
             raise ValueError(f"nms_distance_m must be three distances of at least 0, is {self.nms_distance_m}")
         if self.attention not in ("dense", "gathered"):
