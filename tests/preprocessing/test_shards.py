@@ -138,6 +138,14 @@ def test_extreme_lidar_values_never_overflow(points: list[list[float]], features
     assert_same_scene(stored, scene)
 
 
+def test_states_that_begin_with_zero_and_large_ids_come_back() -> None:
+    scene = tiny_scene(3)
+    states = scene.track_states.copy()
+    states[..., 7:] = 0.0
+    scene = dataclasses.replace(scene, track_states=states, track_id=scene.track_id + 2**40)
+    assert_same_scene(decode_scene(encode_scene(scene)), scene)
+
+
 def test_numbers_that_a_field_cannot_hold_are_refused_by_name() -> None:
     scene = tiny_scene()
     with pytest.raises(SceneError, match=r"tiny0000.*track_type must be within 0\.\.255, has 1\.\.300"):
