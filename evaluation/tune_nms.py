@@ -116,7 +116,7 @@ def search(
     metrics = [MotionMetrics(config) for _ in distances_m]
     with progress("trying distances", len(source), "scenes") as advance:
         for scenes in scene_batches(source, range(len(source)), batch_size):
-            batch = collate(scenes, num_lidar_points=view.num_lidar_points if view.use_lidar else 1).to(parameter.device)
+            batch = collate(scenes, num_lidar_points=view.lidar_points_to_load).to(parameter.device)
             agents = build_agent_batch(batch, view).to(dtype=parameter.dtype)
             last = model.decode(agents).layers[-1]
             scores = last.scores.softmax(dim=-1)

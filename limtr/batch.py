@@ -100,16 +100,17 @@ def collate(scenes: Sequence[Scene], *, num_lidar_points: int | None = 512) -> S
 
     Args:
         scenes: at least one; all with a future (91 steps) or all without (11 steps), with or without map and LiDAR.
-        num_lidar_points: the first so many stored points of every agent-frame (they are stored shuffled); None takes all.
+        num_lidar_points: the first so many stored points of every agent-frame (they are stored shuffled); None takes all,
+            0 leaves LiDAR out.
 
     Raises:
         SceneError: a scene's steps are not those of the others, or not 11 or 91 with the current step at 10.
-        ValueError: no scenes, or `num_lidar_points` below 1.
+        ValueError: no scenes, or a negative `num_lidar_points`.
     """
     if not scenes:
         raise ValueError("collate needs at least one scene")
-    if num_lidar_points is not None and num_lidar_points < 1:
-        raise ValueError(f"num_lidar_points must be at least 1 or None, is {num_lidar_points}")
+    if num_lidar_points is not None and num_lidar_points < 0:
+        raise ValueError(f"num_lidar_points must not be negative, is {num_lidar_points}")
     num_steps = _common_steps(scenes)
     num_scenes = len(scenes)
     num_tracks = max(1, *(scene.num_tracks for scene in scenes))
@@ -132,7 +133,8 @@ def collate(scenes: Sequence[Scene], *, num_lidar_points: int | None = 512) -> S
 
     rows = [scene.tracks_to_predict[chosen] for scene, chosen in zip(scenes, targets, strict=True)]
     ids = [scene.track_id[row] for scene, row in zip(scenes, rows, strict=True)]
-    lidar = _padded_lidar([scene.lidar for scene in scenes], targets, num_lidar_points)
+    crops = [scene.lidar if num_lidar_points != 0 else None for scene in scenes]
+    lidar = _padded_lidar(crops, targets, num_lidar_points)
     return SceneBatch(
         scenario_ids=tuple(scene.scenario_id for scene in scenes),
         origin_m=np.stack([scene.origin_m for scene in scenes]).astype(np.float64),

@@ -58,6 +58,11 @@ class ViewConfig:
             raise ValueError(f"lidar_features must be out of {LIDAR_FEATURES}, has {unknown}")
 
     @property
+    def lidar_points_to_load(self) -> int:
+        """What `limtr.batch.collate` needs: points per frame, 0 for a model without LiDAR."""
+        return self.num_lidar_points if self.use_lidar else 0
+
+    @property
     def num_polyline_channels(self) -> int:
         """F of `AgentBatch.polylines`."""
         return 9 + (9 if self.traffic_signals else 0)

@@ -92,7 +92,7 @@ class MotionPredictor(nn.Module):
             return []
         parameter = next(self.parameters())
         view = self.config.view
-        batch = collate(listed, num_lidar_points=view.num_lidar_points if view.use_lidar else 1).to(parameter.device)
+        batch = collate(listed, num_lidar_points=view.lidar_points_to_load).to(parameter.device)
         agents = build_agent_batch(batch, view).to(dtype=parameter.dtype)
         training = self.training
         self.eval()

@@ -143,7 +143,7 @@ class Trainer:
         reader = load_batches(
             self.scenes,
             [batch for group in left for batch in group],
-            num_lidar_points=view.num_lidar_points if view.use_lidar else 0,
+            num_lidar_points=view.lidar_points_to_load,
             workers=self.workers,
             pin_memory=self.device.type == "cuda",
         )

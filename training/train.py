@@ -72,10 +72,11 @@ def build_model(config: TrainConfig, recipe: Recipe) -> MotionPredictor:
     """A new model with the data's intention points, on `--init-from` weights if given."""
     torch.manual_seed(recipe.seed)
     model = MotionPredictor(model_config(recipe))
-    model.set_intentions(load_intentions(config.data))
-    model.licence = config.licence
     if config.init_from is not None and not config.resume:
         print(model.initialise_from(config.init_from))
+    # After the initial weights, so that the queries begin where this data's futures end.
+    model.set_intentions(load_intentions(config.data))
+    model.licence = config.licence
     return model
 
 

@@ -114,7 +114,8 @@ def test_nothing_to_collate_and_wrong_number_of_points_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one scene"):
         collate([])
     with pytest.raises(ValueError, match="num_lidar_points"):
-        collate([tiny_scene(1)], num_lidar_points=0)
+        collate([tiny_scene(1)], num_lidar_points=-1)
+    assert collate([tiny_scene(1)], num_lidar_points=0).lidar_points is None
 
 
 def test_batch_moves_and_changes_only_floating_types() -> None:

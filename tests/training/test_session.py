@@ -102,6 +102,16 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, options: di
     assert ends[0].random_state == ends[1].random_state
 
 
+def test_a_model_without_lidar_trains_and_predicts(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=1))
+    without = MotionPredictor(part.trainer.model.config.without_lidar())
+    trainer = Trainer(without, part.trainer.scenes, part.trainer.recipe, device=CPU)
+    again = Session(trainer, tmp_path, validate=lambda: {"minADE": 1.0}, data_fingerprint="data", licence="CC0")
+    again.run()
+    assert np.isfinite(again.last_train["loss"])
+    assert MotionPredictor.load(tmp_path).predict(SCENES[0]).xy_m.shape == (2, 6, 80, 2)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
     states = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
