@@ -298,7 +298,7 @@ def limtr() -> ModelConfig:
 def tiny() -> ModelConfig:
     """A LiMTR small enough to be trained on a CPU in minutes."""
     return ModelConfig(
-        view=ViewConfig(num_polylines=96, use_lidar=True, num_lidar_points=64, num_lidar_frames=11),
+        view=ViewConfig(num_polylines=64, use_lidar=True, num_lidar_points=64),
         encoder=EncoderConfig(
             agents=PolylineEncoderConfig(hidden_dim=64, num_layers=3),
             polylines=PolylineEncoderConfig(hidden_dim=32, num_layers=3),

@@ -28,12 +28,13 @@ def steps(config: DemoConfig) -> list[list[str]]:
     home = config.out / ("quick" if config.quick else "full")
     raw, shards, run = str(home / "raw"), str(home / "shards"), str(home / "run")
     seed = ["--seed", str(config.seed)]
-    scenes, minutes = ("20", "0.5") if config.quick else ("160", "3.5")
+    scenes = "20" if config.quick else "160"
+    length = ["--epochs", "10", "--minutes", "0.5" if config.quick else "3.5"]
     return [
         ["synthesize", "--scenes", scenes, *seed, "--out", raw],
         ["preprocess", "--input", raw, "--out", shards, "--points", "512"],
         ["intentions", "--data", shards, *seed],
-        ["train", "--preset", "tiny", "--data", shards, "--out", run, "--minutes", minutes, *seed, *_resume(Path(run))],
+        ["train", "--preset", "tiny", "--data", shards, "--out", run, *length, *seed, *_resume(Path(run))],
         ["evaluate", "--checkpoint", run, "--data", shards, "--out", str(home / "evaluation"), "--pictures", "6"],
     ]
 

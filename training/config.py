@@ -80,7 +80,7 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
     "mtr": {**_COMMON, "epochs": 30, "batch_size": 80, "learning_rate": 1e-4, "schedule": "mtr", "lidar": False},
     "limtr": {**_COMMON, "epochs": 60, "batch_size": 4, "accumulate": 16, "learning_rate": 3e-4, "schedule": "warmup-linear",
               "lidar": True},
-    "tiny": {**_COMMON, "epochs": 30, "batch_size": 4, "learning_rate": 1e-3, "schedule": "cosine", "lidar": True,
+    "tiny": {**_COMMON, "epochs": 10, "batch_size": 2, "learning_rate": 1e-3, "schedule": "cosine", "lidar": True,
              "clip_norm": 100.0, "validate_every": 10},
 }  # fmt: skip
 
