@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,16 +66,22 @@ def print_summary(config: DemoConfig, spent: Sequence[tuple[str, float]], total_
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in spent)
     print(f"""
 The whole road took {total_s:.0f} s: {times}.
-  records   {home / "raw"}           (WOMD format: motion and LiDAR)
-  shards    {home / "shards"}        (a TFDS dataset)
+  records   {home / "raw"}  (WOMD's formats: motion and LiDAR)
+  shards    {home / "shards"}  (a TFDS dataset)
   model     {home / "run"}
   metrics   {home / "evaluation" / "metrics.json"}
-  pictures  {home / "evaluation" / "pictures"}
-
-Next:
-  limtr train --preset tiny --data {home / "shards"} --out {home / "run-without-lidar"} --no-lidar   what LiDAR brings
-  limtr evaluate --checkpoint {home / "run"} --data {home / "shards"} --bucketing 2021               the older mAP buckets
-  limtr tune-nms --checkpoint {home / "run"} --data {home / "shards"}                                the NMS distance per class
-  limtr preprocess --input /path/to/womd --out /path/to/shards                                      the licensed dataset""")
+  pictures  {home / "evaluation" / "pictures"}""")
+    command = Path(sys.argv[0])
+    limtr = str(command) if command.name == "limtr" else "limtr"
+    data, model = f"--data {home / 'shards'}", f"--checkpoint {home / 'run'}"
+    hints = [
+        ("what LiDAR brings", f"{limtr} train --preset tiny {data} --out {home / 'run-without-lidar'} --no-lidar"),
+        ("mAP with the buckets before 2024", f"{limtr} evaluate {model} {data} --bucketing 2021"),
+        ("the best NMS distance of each class", f"{limtr} tune-nms {model} {data}"),
+        ("the licensed dataset", f"{limtr} preprocess --input WOMD --out SHARDS"),
+    ]
     if config.quick:
-        print("  make demo                                                                            the longer training")
+        hints.insert(0, ("more scenes and a longer training", "make demo"))
+    print("\nNext:")
+    for what, words in hints:
+        print(f"  {words}    # {what}")
