@@ -59,11 +59,18 @@ def choose_device(name: str) -> torch.device:
     """The device to predict on: `auto` takes CUDA where it is.
 
     Raises:
-        ValueError: CUDA was asked for and is not there.
+        ValueError: there is no such device, or CUDA was asked for and is not there.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: no CUDA device here; use --device cpu, or see `limtr doctor`")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"--device {name}: {torch.cuda.device_count()} CUDA devices here; use --device cpu, or see `limtr doctor`"
+        )
     return device
 
 

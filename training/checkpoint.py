@@ -7,6 +7,7 @@ fingerprint, licence, metrics). `RUN/checkpoints/latest.txt` and `best.txt` name
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from limtr.files import read_json, write_bytes, write_json
@@ -53,6 +55,8 @@ class TrainingState:
     tensors: dict[str, torch.Tensor]
     optimizer_groups: list[dict[str, Any]]
     random_state: dict[str, Any]
+    validated_step: int = 0
+    """The step that `metrics` are of."""
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
@@ -93,7 +97,10 @@ def capture_random_state() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 def restore_random_state(tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
     """Put back what `capture_random_state` took."""
     torch.set_rng_state(tensors["random/torch"])
-    cuda = [tensors[key] for key in sorted(tensors) if key.startswith("random/cuda")]
+    names = sorted(
+        (key for key in tensors if key.startswith("random/cuda")), key=lambda key: int(key.removeprefix("random/cuda"))
+    )
+    cuda = [tensors[key] for key in names]
     if cuda and torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(cuda)
     name, position, has_gauss, cached = plain["numpy"]
@@ -132,17 +139,18 @@ class CheckpointStore:
         final, temporary = self.folder / name, self.folder / f".{name}.tmp.{os.getpid()}"
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self._clear_halves()
             temporary.mkdir()
             model.save(temporary)
-            save_file(state.tensors, temporary / STATE_TENSORS)
+            _write_tensors(state.tensors, temporary / STATE_TENSORS)
             content = {key: value for key, value in asdict(replace(state, tensors={})).items() if key != "tensors"}
             write_json(temporary / STATE_JSON, content)
             for file in temporary.iterdir():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
             if final.exists():
-                shutil.rmtree(final)
+                # Aside first: removing takes long, and a process killed meanwhile would leave no whole checkpoint of the name.
+                os.replace(final, self.folder / f".{name}.old.{os.getpid()}")
             os.replace(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -150,15 +158,22 @@ class CheckpointStore:
         write_bytes(self.folder / "latest.txt", f"{name}\n".encode())
         if best:
             write_bytes(self.folder / "best.txt", f"{name}\n".encode())
-        self._drop_old()
+        self._drop_old(name)
         return final
 
-    def _drop_old(self) -> None:
+    def _drop_old(self, newest: str) -> None:
+        self._clear_halves()
         pointer = self.folder / "best.txt"
         best = pointer.read_text().strip() if pointer.is_file() else ""
-        for path in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            if path.name != best:
-                shutil.rmtree(path)
+        # The newest need not have the highest step: a run may have been taken back to an earlier checkpoint.
+        others = [path for path in sorted(self.folder.glob("step-*")) if path.name not in (newest, best)]
+        for path in others[: max(len(others) - (self.keep - 1), 0)]:
+            shutil.rmtree(path)
+
+    def _clear_halves(self) -> None:
+        """Remove what a killed process left half written."""
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     @staticmethod
     def load_state(path: Path) -> TrainingState:
@@ -172,10 +187,40 @@ class CheckpointStore:
             tensors = load_file(path / STATE_TENSORS)
             position = Position(**content.pop("position"))
             return TrainingState(position=position, tensors=tensors, **content)
-        except (OSError, TypeError, KeyError) as error:
+        except (OSError, TypeError, KeyError, AttributeError, SafetensorError) as error:
             raise ValueError(
                 f"{path} is no training checkpoint ({error}); it needs {STATE_JSON} and {STATE_TENSORS}"
             ) from error
+
+
+def _write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        # safetensors speaks of the file system in errors of its own, which nobody expects from a full disk.
+        code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+        raise OSError(code, f"{os.strerror(code)} while writing a checkpoint ({error})", str(path)) from error
+
+
+def require_tensors(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse a training state that is not of this model.
+
+    Args:
+        tensors: of the training state.
+        expected: what the model and its average need, by the names in the state.
+        path: the checkpoint, for the message.
+
+    Raises:
+        ValueError: names a tensor that is missing or has another shape.
+    """
+    for name, value in expected.items():
+        found = tensors.get(name)
+        if found is None or found.shape != value.shape:
+            seen = "is missing" if found is None else f"has shape {tuple(found.shape)} instead of {tuple(value.shape)}"
+            raise ValueError(
+                f"{path}: the training state is of another model: {name} {seen}; go on with the options and the"
+                " intention points that the run was started with, or choose another --out"
+            )
 
 
 def require_same(state: TrainingState, recipe: Recipe, data_fingerprint: str, path: Path) -> None:

@@ -123,8 +123,8 @@ class TrainConfig:
     """Train on targets of these classes only."""
     max_distance_m: float | None = None
     """Train on targets at most this far from the recording vehicle at the current step, in metres."""
-    lidar: bool | None = None
-    """Use LiDAR points (--no-lidar trains the same model without)."""
+    lidar: bool = True
+    """Use LiDAR points where the preset does; --no-lidar trains the same model without."""
     drop_map: float | None = None
     """Share of centre agents whose whole map is hidden in training."""
     drop_vehicles: float | None = None
@@ -159,6 +159,8 @@ class TrainConfig:
             values["epochs"] = None
         for field in fields(Recipe):
             chosen = getattr(self, field.name)
-            if chosen is not None:
+            if field.name == "lidar":
+                values["lidar"] = values["lidar"] and chosen
+            elif chosen is not None:
                 values[field.name] = chosen
         return Recipe(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,12 @@ class _Collate:
         return collate(scenes, num_lidar_points=self.num_lidar_points)
 
 
+def _leave_signals_to_parent(worker: int) -> None:
+    # Ctrl-C, or a scheduler's SIGTERM, reaches the whole process group; without readers the parent could not finish its step.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def load_batches(
     scenes: SelectedScenes, batches: Sequence[Sequence[int]], *, num_lidar_points: int | None, workers: int, pin_memory: bool
 ) -> Iterator[SceneBatch]:
@@ -161,6 +168,7 @@ def load_batches(
         collate_fn=_Collate(num_lidar_points),
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=_leave_signals_to_parent,
         pin_memory=pin_memory,
         # Its own generator: a loader draws a seed when it starts, and from the global one that would shift what dropout
         # draws in a run resumed within an epoch.

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from limtr.files import write_bytes
+
 
 class TrainingLog:
     """Appends to `RUN/log.jsonl` and writes TensorBoard events beside it; use as a context manager.
@@ -19,10 +21,8 @@ class TrainingLog:
     def __init__(self, run: Path, *, keep_until_step: int = 0) -> None:
         run.mkdir(parents=True, exist_ok=True)
         path = run / "log.jsonl"
-        kept = _lines_until(path, keep_until_step)
-        self._file = path.open("w")
-        self._file.writelines(kept)
-        self._file.flush()
+        write_bytes(path, "".join(_lines_until(path, keep_until_step)).encode())
+        self._file = path.open("a")
         from tensorboardX import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=keep_until_step + 1)
@@ -52,7 +52,7 @@ def _lines_until(path: Path, step: int) -> list[str]:
     for line in path.read_text().splitlines(keepends=True):
         try:
             logged_step = json.loads(line)["step"]
-        except (json.JSONDecodeError, KeyError):
+        except (json.JSONDecodeError, KeyError, TypeError):
             continue  # the last line of a killed run may be half written
         if logged_step <= step:
             kept.append(line)

@@ -33,6 +33,16 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.requested = False
+        self._at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside the block a signal raises KeyboardInterrupt: for work that may take long and has nothing to save."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -48,7 +58,7 @@ class Interrupt:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested or self._at_once:
             raise KeyboardInterrupt
         self.requested = True
 

@@ -19,6 +19,7 @@ from training.checkpoint import (
     optimizer_tensors,
     read_plain,
     require_same,
+    require_tensors,
     restore_optimizer,
     restore_random_state,
 )
@@ -55,6 +56,7 @@ class Session:
         self.licence = licence
         self.store = CheckpointStore(run, keep=keep)
         self.metrics: dict[str, float] = {}
+        self.validated_step = 0
         self.best = float("inf")
         self.last_train: dict[str, float] = {}
         self.first_train: dict[str, float] = {}
@@ -69,6 +71,7 @@ class Session:
         trainer = self.trainer
         state = CheckpointStore.load_state(path)
         require_same(state, trainer.recipe, self.data_fingerprint, path)
+        require_tensors(state.tensors, self._model_tensors(), path)
         copy_named(dict(trainer.model.named_parameters()), state.tensors, "weight/")
         copy_named(dict(trainer.model.named_buffers()), state.tensors, "buffer/")
         if trainer.average is not None:
@@ -77,6 +80,7 @@ class Session:
         restore_random_state(state.tensors, state.random_state)
         trainer.position = state.position
         self.metrics = dict(state.metrics)
+        self.validated_step = state.validated_step
         self.best = float(state.metrics.get("best_minADE", float("inf")))
 
     def run(self) -> None:
@@ -84,7 +88,11 @@ class Session:
         trainer = self.trainer
         start = trainer.position
         self._shown_s = int(start.elapsed_s)
-        with TrainingLog(self.run_folder, keep_until_step=start.step) as log, _bar(trainer) as advance:
+        with (
+            trainer.interrupt.watch(),
+            TrainingLog(self.run_folder, keep_until_step=start.step) as log,
+            _bar(trainer) as advance,
+        ):
             saved_at = time.monotonic()
 
             def on_step(numbers: Mapping[str, float]) -> None:
@@ -106,19 +114,33 @@ class Session:
 
             def on_epoch() -> None:
                 every = trainer.recipe.validate_every
-                if every and trainer.position.epoch % every == 0 and not trainer.finished:
+                due = every > 0 and trainer.position.epoch % every == 0 and not trainer.finished
+                if due and not trainer.interrupt.requested:
                     self._validate_and_save(log)
 
+            if start.step > self.validated_step and start.group == 0:
+                on_epoch()  # the validation that an interrupt put off
             trainer.run(on_step=on_step, on_epoch=on_epoch)
             if trainer.interrupt.requested:
                 self.save()
-            elif start != trainer.position or not self.metrics:
+            elif self.validated_step != trainer.position.step:
                 self._validate_and_save(log)
 
     def _validate_and_save(self, log: TrainingLog) -> None:
-        with self._evaluated_weights():
-            metrics = dict(self.validate())
-        log.write(self.trainer.position.step, "validation", metrics)
+        interrupt = self.trainer.interrupt
+        try:
+            with self._evaluated_weights(), interrupt.at_once():
+                metrics = dict(self.validate())
+        except BaseException as error:
+            # Whatever stops a validation, the steps before it are not lost; a resumed run validates first.
+            self.save()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            interrupt.requested = True
+            return
+        self.validated_step = self.trainer.position.step
+        if metrics:
+            log.write(self.trainer.position.step, "validation", metrics)
         quality = metrics.get("minADE", float("nan"))
         is_best = quality < self.best
         self.best = quality if is_best else self.best
@@ -135,10 +157,7 @@ class Session:
         tensors, groups = optimizer_tensors(trainer.optimizer)
         random_tensors, random_plain = capture_random_state()
         tensors |= random_tensors
-        tensors |= {f"weight/{name}": _stored(value) for name, value in trainer.model.named_parameters()}
-        tensors |= {f"buffer/{name}": _stored(value) for name, value in trainer.model.named_buffers()}
-        if trainer.average is not None:
-            tensors |= {f"average/{name}": _stored(value) for name, value in trainer.average.average.items()}
+        tensors |= {name: _stored(value) for name, value in self._model_tensors().items()}
         state = TrainingState(
             position=trainer.position,
             recipe=read_plain(trainer.recipe),
@@ -148,9 +167,19 @@ class Session:
             tensors=tensors,
             optimizer_groups=groups,
             random_state=random_plain,
+            validated_step=self.validated_step,
         )
         with self._evaluated_weights():
             return self.store.save(trainer.model, state, best=best)
+
+    def _model_tensors(self) -> dict[str, torch.Tensor]:
+        """Weights, buffers and averaged weights by their names in a training state."""
+        trainer = self.trainer
+        named: dict[str, torch.Tensor] = {f"weight/{name}": value for name, value in trainer.model.named_parameters()}
+        named |= {f"buffer/{name}": value for name, value in trainer.model.named_buffers()}
+        if trainer.average is not None:
+            named |= {f"average/{name}": value for name, value in trainer.average.average.items()}
+        return named
 
     def summary(self) -> dict[str, object]:
         """What goes into the run's report."""

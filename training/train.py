@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,7 @@ from limtr.config import tiny as tiny_preset
 from limtr.intentions import load_intentions
 from limtr.predictor import MotionPredictor
 from limtr.run_report import write_report
-from preprocessing.shards import SceneSource, data_fingerprint, scene_index
+from preprocessing.shards import SceneEntry, SceneSource, data_fingerprint, scene_index
 from training.config import Recipe, TrainConfig
 from training.data import SelectedScenes, Selection, select, spread_rows
 from training.loop import Trainer
@@ -41,6 +42,7 @@ def choose_targets(source: SceneSource, recipe: Recipe) -> Selection:
         ValueError: nothing is left to train on.
     """
     index = scene_index(source.data_dir, source.split)
+    tell_missing_lidar(index, recipe)
     if len(index) != len(source):
         raise ValueError(f"{source.data_dir}: {len(index)} scenes in sidecars/, {len(source)} in the shards; copy all files")
     selection = select(index, spread_rows(len(index), recipe.fraction), recipe.object_types, recipe.max_distance_m)
@@ -55,15 +57,22 @@ def choose_targets(source: SceneSource, recipe: Recipe) -> Selection:
     return selection
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a run folder has a checkpoint to go on from."""
+    return (folder / "checkpoints" / "latest.txt").exists()
+
+
 def prepare_run_folder(config: TrainConfig) -> None:
     """Refuse to mix a new run with an old one.
 
     Raises:
         ValueError: `--out` holds a run and `--resume` was not given, or the other way round.
     """
-    exists = (config.out / "checkpoints" / "latest.txt").exists()
+    exists = holds_run(config.out)
     if exists and not config.resume:
         raise ValueError(f"{config.out} already holds a run; go on with --resume or choose another --out")
+    if exists and config.init_from is not None:
+        warnings.warn("--init-from is not read again: a resumed run goes on with its own weights", stacklevel=2)
     if config.resume and not exists:
         warnings.warn(f"--resume: {config.out} holds no checkpoint yet, so the training starts anew", stacklevel=2)
 
@@ -72,12 +81,32 @@ def build_model(config: TrainConfig, recipe: Recipe) -> MotionPredictor:
     """A new model with the data's intention points, on `--init-from` weights if given."""
     torch.manual_seed(recipe.seed)
     model = MotionPredictor(model_config(recipe))
-    if config.init_from is not None and not config.resume:
+    if config.init_from is not None and not holds_run(config.out):
         print(model.initialise_from(config.init_from))
     # After the initial weights, so that the queries begin where this data's futures end.
     model.set_intentions(load_intentions(config.data))
     model.licence = config.licence
     return model
+
+
+def tell_missing_lidar(index: Sequence[SceneEntry], recipe: Recipe) -> None:
+    """Warn if a model that reads LiDAR is about to train on scenes without points."""
+    without = sum(not entry.num_lidar_points for entry in index)
+    if recipe.lidar and without:
+        warnings.warn(
+            f"{without} of {len(index)} training scenes have no LiDAR points, and the model reads LiDAR: preprocess with the"
+            " LiDAR files (`limtr preprocess --lidar`), or train with --no-lidar",
+            stacklevel=2,
+        )
+
+
+def validation_source(data: Path) -> SceneSource | None:
+    """The validation split; None, with a warning, if there is none: training shards alone are enough to train."""
+    try:
+        return SceneSource(data, "validation")
+    except FileNotFoundError as error:
+        warnings.warn(f"{error}. Until then the training goes without validation and names no best checkpoint", stacklevel=2)
+        return None
 
 
 def run(config: TrainConfig) -> int:
@@ -86,7 +115,7 @@ def run(config: TrainConfig) -> int:
     device = choose_device(config.device)
     recipe = config.recipe(on_cuda=device.type == "cuda")
     source = SceneSource(config.data, "train")
-    validation = SceneSource(config.data, "validation")
+    validation = validation_source(config.data)
     fingerprint = data_fingerprint(config.data)
     model = build_model(config, recipe)
     scenes = SelectedScenes(
@@ -96,6 +125,8 @@ def run(config: TrainConfig) -> int:
     trainer = Trainer(model, scenes, recipe, device=device, workers=config.workers)
 
     def validate() -> Mapping[str, float]:
+        if validation is None:
+            return {}
         rows = range(min(len(validation), recipe.validation_scenes or len(validation)))
         return evaluate_model(model, validation, rows=rows, title="validating").summary()
 

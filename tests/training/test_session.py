@@ -1,7 +1,9 @@
 """Training end to end on tiny scenes: falling loss, resume bit for bit, interrupts, bad losses, full disks."""
 
+import errno
 import json
-from collections.abc import Mapping
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from limtr.config import ModelConfig, tiny
+from limtr.batch import collate
 from limtr.predictor import MotionPredictor
 from preprocessing.shards import scene_entry
 from tests.builders import tiny_scene
+from tests.training.small import assert_same_tensors, small_config
 from training import checkpoint
 from training.checkpoint import CheckpointStore
 from training.config import Recipe, TrainConfig
 from training.data import SelectedScenes, select
+from training.ema import WeightAverage
 from training.loop import NonFiniteLossError, Trainer
+from training.schedules import learning_rate
 from training.session import Session
 
 SCENES = [tiny_scene(seed, num_tracks=4, num_targets=2) for seed in range(6)]
@@ -35,8 +42,7 @@ def _one_thread() -> Any:
 
 def small_model(seed: int = 0) -> MotionPredictor:
     torch.manual_seed(seed)
-    config: ModelConfig = tiny()
-    return MotionPredictor(replace(config, view=replace(config.view, num_polylines=8, num_lidar_points=8)))
+    return MotionPredictor(small_config())
 
 
 def recipe(**options: Any) -> Recipe:
@@ -63,12 +69,6 @@ def stop_after(part: Session, step: int) -> None:
         return original(group)
 
     trainer._step = counted  # type: ignore[method-assign]
-
-
-def assert_same_tensors(left: Mapping[str, torch.Tensor], right: Mapping[str, torch.Tensor]) -> None:
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert torch.equal(value, right[name]), name
 
 
 def test_the_loss_falls_on_a_few_scenes(tmp_path: Path) -> None:
@@ -212,3 +212,152 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 10]
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [12]
     assert np.isfinite([line["loss"] for line in lines if line["kind"] == "train"]).all()
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves_it(tmp_path: Path, number: signal.Signals) -> None:
+    part = session(tmp_path, recipe(steps=3))
+    original = part.trainer._step
+
+    def stepping(group: Any) -> dict[str, float]:
+        send(number)
+        return original(group)
+
+    part.trainer._step = stepping  # type: ignore[method-assign]
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    part.run()
+    assert part.trainer.interrupt.requested
+    assert CheckpointStore.load_state(part.store.latest() or tmp_path).position.step == 1
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+@pytest.mark.parametrize("steps", [3, 6], ids=["last", "between"])
+def test_an_interrupted_validation_keeps_its_steps_and_is_made_up_for(tmp_path: Path, steps: int) -> None:
+    wanted = recipe(steps=steps, validate_every=1, ema_decay=0.9)
+    part = session(tmp_path, wanted)
+    before: list[dict[str, torch.Tensor]] = []
+
+    def interrupted() -> dict[str, float]:
+        assert part.trainer.average is not None
+        before.append({name: value.clone() for name, value in part.trainer.average.average.items()})
+        send(signal.SIGINT)
+        raise AssertionError("the signal should have ended the validation")
+
+    part.validate = interrupted
+    part.run()
+    assert (part.trainer.interrupt.requested, part.trainer.position.step) == (True, 3)
+    assert_same_tensors(dict(MotionPredictor.load(tmp_path).named_parameters()), before[0])
+    again = session(tmp_path, wanted)
+    again.restore(again.store.latest() or tmp_path)
+    again.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == list(range(3, steps + 1, 3))
+
+
+def test_a_validation_that_fails_does_not_cost_the_training(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=2))
+
+    def failing() -> dict[str, float]:
+        raise ValueError("a damaged validation shard")
+
+    part.validate = failing
+    with pytest.raises(ValueError, match="damaged validation shard"):
+        part.run()
+    assert CheckpointStore.load_state(part.store.latest() or tmp_path).position.step == 2
+
+
+def test_what_safetensors_says_of_the_file_system_comes_as_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"weight/x": torch.zeros(10)}
+    with pytest.raises(OSError, match="while writing a checkpoint"):
+        checkpoint._write_tensors(tensors, tmp_path / "nowhere" / "state.safetensors")
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"No space left.*state\.safetensors") as caught:
+        checkpoint._write_tensors(tensors, tmp_path / "state.safetensors")
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("damage", ["cut", "tensor", "shape", "json", "list"])
+def test_a_damaged_training_state_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    part = session(tmp_path, recipe(steps=1))
+    part.run()
+    latest = part.store.latest()
+    assert latest is not None
+    tensors_file, json_file = latest / "training_state.safetensors", latest / "training_state.json"
+    tensors = CheckpointStore.load_state(latest).tensors
+    name = next(key for key in tensors if key.startswith("weight/"))
+    if damage == "cut":
+        tensors_file.write_bytes(tensors_file.read_bytes()[:1000])
+    elif damage == "tensor":
+        save_file({key: value for key, value in tensors.items() if key != name}, tensors_file)
+    elif damage == "shape":
+        save_file({**tensors, name: torch.zeros(1)}, tensors_file)
+    else:
+        json_file.write_text("{" if damage == "json" else "[]")
+    expected = {"tensor": f"{name} is missing", "shape": f"{name} has shape"}.get(damage, "training_state")
+    with pytest.raises(ValueError, match=expected):
+        session(tmp_path, recipe(steps=1)).restore(latest)
+
+
+def test_what_a_killed_process_left_half_written_goes_and_a_step_can_be_saved_twice(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=1))
+    part.run()
+    half = part.store.folder / ".step-00000009.tmp.1"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    part.save()
+    assert [path.name for path in part.store.folder.iterdir() if path.is_dir()] == ["step-00000001"]
+
+
+def test_a_run_taken_back_to_an_earlier_checkpoint_keeps_what_it_saves(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=1))
+    part.store.keep = 1
+    part.trainer.position = replace(part.trainer.position, step=30)
+    part.save()
+    part.trainer.position = replace(part.trainer.position, step=20)
+    assert part.save() == part.store.latest()
+
+
+def test_accumulated_batches_count_alike(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=1, accumulate=3, clip_norm=1e12, weight_decay=0.0))
+    trainer, gradients = part.trainer, []
+    batches = [collate(SCENES[start : start + 2], num_lidar_points=8) for start in (0, 2, 4)]
+    for group in ([batches[0]], [batches[1]], [batches[2]], batches):
+        trainer.model.load_state_dict(small_model().state_dict())
+        trainer._step(group)
+        gradients.append(torch.cat([value.grad.flatten() for value in trainer.model.parameters() if value.grad is not None]))
+    mean = torch.stack(gradients[:3]).mean(dim=0)
+    assert torch.allclose(gradients[3], mean, rtol=1e-3, atol=1e-4 * float(mean.abs().max()))
+
+
+def test_gradients_are_clipped_and_the_norm_before_is_told(tmp_path: Path) -> None:
+    trainer = session(tmp_path, recipe(steps=1, clip_norm=0.5)).trainer
+    numbers = trainer._step([collate(SCENES[:2], num_lidar_points=8)])
+    norm = torch.stack([value.grad.norm() for value in trainer.model.parameters() if value.grad is not None]).norm()
+    assert numbers["grad_norm"] > 0.5
+    assert float(norm) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_rate_of_a_step_is_that_of_the_share_done_before_it(tmp_path: Path) -> None:
+    trainer = session(tmp_path, recipe(steps=4, schedule="cosine")).trainer
+    rates: list[float] = []
+    trainer.run(on_step=lambda numbers: rates.append(numbers["learning_rate"]), on_epoch=lambda: None)
+    assert rates == pytest.approx([learning_rate("cosine", 1e-3, step / 4) for step in range(4)])
+    assert {group["lr"] for group in trainer.optimizer.param_groups} == {rates[-1]}
+
+
+@pytest.mark.parametrize(("step", "decay"), [(1, 2 / 11), (10_000, 0.9)])
+def test_the_average_moves_by_one_minus_decay(step: int, decay: float) -> None:
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.9)
+    torch.nn.init.ones_(model.weight)
+    average.update(model, step)
+    assert average.average["weight"].tolist() == [[pytest.approx(1 - decay)] * 2]
