@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -44,9 +47,42 @@ def usage() -> str:
     return "\n".join(lines)
 
 
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show the project's warnings as one line, without the place in the code that a user can do nothing about."""
+    before = warnings.formatwarning
+
+    def one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        if category is UserWarning:
+            return f"limtr: warning: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return its exit status (0 only if the work is whole, 1 on failure, 2 on wrong usage)."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one verb; return its exit status.
+
+    0 only if the work is whole, 1 on failure, 2 on wrong usage, 130 if interrupted, 141 if whoever read the output left.
+    """
+    try:
+        with plain_warnings():
+            try:
+                return run_verb(list(sys.argv[1:] if arguments is None else arguments))
+            finally:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # `limtr VERB --help | head`: the rest of the output goes nowhere, the interpreter's last flush included.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def run_verb(words: list[str]) -> int:
+    """As `main`, from a list of words."""
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
@@ -64,8 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[Any], int] = getattr(module, verb.run)
     try:
         return run(config)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
-        print("limtr: interrupted; run the same command again to go on", file=sys.stderr)
+        print(
+            f"limtr: interrupted; run the same command again to go on{' (with --resume)' if name == 'train' else ''}",
+            file=sys.stderr,
+        )
         return 130
     except (ValueError, OSError) as error:
         # What a person can mend comes as a sentence; anything else keeps its traceback.
