@@ -159,7 +159,14 @@ class Trainer:
         )
         for index, group in enumerate(left):
             start = time.monotonic()
-            numbers = self._step([next(reader) for _ in group])
+            try:
+                batches_read = [next(reader) for _ in group]
+            except RuntimeError:
+                # The signal may have ended readers that were still starting; the step that they were to read is not begun.
+                if not self.interrupt.requested:
+                    raise
+                return False
+            numbers = self._step(batches_read)
             elapsed = time.monotonic() - start
             position = self.position
             self.position = replace(

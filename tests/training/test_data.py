@@ -1,3 +1,4 @@
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from limtr.scene import ObjectType
 from preprocessing.shards import scene_entry
 from tests.builders import tiny_scene
-from training.data import SelectedScenes, epoch_batches, scene_bytes, select, spread_rows
+from training.data import SelectedScenes, _leave_signals_to_parent, epoch_batches, scene_bytes, select, spread_rows
 
 SCENES = [tiny_scene(seed, num_tracks=6, num_targets=4) for seed in range(5)]
 INDEX = [scene_entry(scene, row) for row, scene in enumerate(SCENES)]
@@ -91,3 +92,14 @@ def test_dropped_vehicles_change_with_the_epoch_but_not_with_the_reading() -> No
         others.add(tuple(map(tuple, types())))
         assert all(kinds.count(2) == 1 and kinds.count(3) == 1 for kinds in types())
     assert len(others) > 1
+
+
+def test_readers_leave_signals_to_the_training_process() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        _leave_signals_to_parent(0)
+        assert [signal.getsignal(number) for number in numbers] == [signal.SIG_IGN, signal.SIG_IGN]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

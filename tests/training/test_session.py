@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from limtr.batch import collate
+from limtr.batch import SceneBatch, collate
 from limtr.predictor import MotionPredictor
 from preprocessing.shards import scene_entry
 from tests.builders import tiny_scene
 from tests.training.small import assert_same_tensors, small_config
-from training import checkpoint
+from training import checkpoint, loop
 from training.checkpoint import CheckpointStore
 from training.config import Recipe, TrainConfig
 from training.data import SelectedScenes, select
@@ -361,3 +363,22 @@ def test_the_average_moves_by_one_minus_decay(step: int, decay: float) -> None:
     torch.nn.init.ones_(model.weight)
     average.update(model, step)
     assert average.average["weight"].tolist() == [[pytest.approx(1 - decay)] * 2]
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_readers_that_die_of_the_interrupt_end_the_run_between_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    part = session(tmp_path, recipe(steps=3))
+    read = loop.load_batches
+
+    def dying(*given: Any, **options: Any) -> Iterator[SceneBatch]:
+        yield next(read(*given, **options))
+        part.trainer.interrupt.requested = interrupted
+        raise RuntimeError("worker exited unexpectedly")
+
+    monkeypatch.setattr(loop, "load_batches", dying)
+    with nullcontext() if interrupted else pytest.raises(RuntimeError, match="worker exited"):
+        part.run()
+    assert part.trainer.position.step == 1
+    assert (part.store.latest() is not None) == interrupted

@@ -171,3 +171,17 @@ def test_what_is_missing_is_named_with_what_to_do(data: Path, tmp_path: Path, ca
         assert limtr_train(folder, tmp_path / "run", "--steps", "1", *options) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_time_budget_alone_ends_a_training(data: Path, tmp_path: Path) -> None:
+    assert limtr_train(data, tmp_path, "--minutes", "0.002") == 0
+    position = json.loads((tmp_path / "report.json").read_text())["results"]["position"]
+    assert position["elapsed_s"] >= 0.12
+    assert position["step"] >= 1
+
+
+@pytest.mark.slow
+def test_readers_in_other_processes_give_the_same_training(data: Path, tmp_path: Path) -> None:
+    for workers in ("0", "2"):
+        assert limtr_train(data, tmp_path / workers, "--steps", "4", "--workers", workers) == 0
+    assert_same_tensors(*(MotionPredictor.load(tmp_path / workers).state_dict() for workers in ("0", "2")))
