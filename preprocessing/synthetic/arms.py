@@ -73,8 +73,11 @@ def paint_lines(network: RoadNetwork, number: int, lanes: ArmLanes) -> None:
             outer.left_lines.append(line)
 
 
-def draw_curb(network: RoadNetwork, first: int, second: int) -> None:
-    """The curb from the left side of arm `first` around the corner to the right side of arm `second`, open at driveways."""
+def draw_curb(network: RoadNetwork, first: int, second: int, lanes: dict[int, ArmLanes]) -> None:
+    """The curb from the left side of arm `first` around the corner to the right side of arm `second`, open at driveways.
+
+    It bounds the bike lanes that run along it, `first`'s incoming and `second`'s outgoing one.
+    """
     one, two = network.arms[first], network.arms[second]
     corner = corner_line(network, first, second, one.corner_m, 0.0)
     approach = one.line(one.edge_in_m, one.length_m, one.corner_m)
@@ -86,7 +89,10 @@ def draw_curb(network: RoadNetwork, first: int, second: int) -> None:
     stops.append(two.length_m)
     for place, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         piece = two.line(-two.edge_out_m, start, stop)
-        network.add_feature("road_edge", join(approach, corner, piece) if place == 0 else piece, type=EDGE_BOUNDARY)
+        curb = network.add_feature("road_edge", join(approach, corner, piece) if place == 0 else piece, type=EDGE_BOUNDARY)
+        lanes[second].bike_out.right_lines.append(curb)
+        if place == 0:
+            lanes[first].bike_in.right_lines.append(curb)
 
 
 def corner_line(network: RoadNetwork, first: int, second: int, x_m: float, outward_m: float) -> Float:
@@ -131,19 +137,18 @@ def add_speed_bump(network: RoadNetwork, number: int, x_m: float) -> None:
     network.add_feature("speed_bump", np.stack([arm.to_local(x_m + dx, y) for dx, y in corners]))
 
 
-def add_driveway(network: RoadNetwork, number: int, x_m: float, source: Lane) -> None:
-    """An opening in the curb on the outgoing side, with a short lane that leaves `source` to the right."""
+def add_driveway(network: RoadNetwork, number: int, x_m: float) -> None:
+    """An opening in the curb on the outgoing side, with a short lane that leaves the outer car lane to the right."""
     arm = network.arms[number]
     edge = -arm.edge_out_m
     half = 0.5 * DRIVEWAY_WIDTH_M
     corners = ((-half, edge), (half, edge), (half, edge - DRIVEWAY_DEPTH_M), (-half, edge - DRIVEWAY_DEPTH_M))
     network.add_feature("driveway", np.stack([arm.to_local(x_m + dx, y) for dx, y in corners]))
     network.driveways.append((number, x_m))
-    lane = network.add_lane(
+    # A driveway leaves its lane half way along: the lane graph knows no such link, so it stands alone there.
+    network.add_lane(
         driveway_path(arm, x_m, arm.lane_m(arm.lanes_out - 1, -1)), use="driveway", turn="right", speed_mps=3.0, arm=number
     )
-    # A driveway leaves its lane half way along, so the lane graph only knows them as neighbours.
-    source.right.append(lane.id)
 
 
 def driveway_path(arm: Arm, x_m: float, lane_y_m: float) -> Float:

@@ -171,13 +171,13 @@ def _furnish(
         if not arm.parking_out:
             for x in (arm.inner_m + 22.0, arm.inner_m + 47.0):
                 if rng.random() < 0.6:
-                    add_driveway(network, number, x + float(rng.uniform(-4.0, 4.0)), lanes[number].outgoing[-1])
+                    add_driveway(network, number, x + float(rng.uniform(-4.0, 4.0)))
         if arm.lanes_in == arm.lanes_out == 1 and rng.random() < 0.35:
             add_speed_bump(network, number, arm.inner_m + float(rng.uniform(33.0, 38.0)))
         paint_lines(network, number, lanes[number])
     for place, number in enumerate(numbers):
         following = numbers[(place + 1) % len(numbers)]
-        draw_curb(network, number, following)
+        draw_curb(network, number, following, lanes)
         network.corners[number] = following
 
 
