@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +45,30 @@ class OutputFolder:
 
     root: Path
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other run out of the folder: two would take each other's finished scenes away.
+
+        Raises:
+            ValueError: another run is at work here, or the folder holds records that are not ours.
+        """
+        self._refuse_other_records()
+        path = self.root / _STATE / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another limtr synthesize is writing to {self.root}; wait until it ends, or choose another --out"
+                ) from error
+            yield
+
     def claim(self, configuration: Mapping[str, Any]) -> None:
         """Take the folder for this configuration, or go on in one that was taken for the same.
 
         Raises:
-            ValueError: the folder holds scenes of another configuration, or records that are not ours.
+            ValueError: the folder holds scenes of another configuration.
         """
         path = self.root / _STATE / "config.json"
         wanted = json.loads(json.dumps(configuration))
@@ -60,13 +81,17 @@ class OutputFolder:
                     f"{self.root} holds scenes of another configuration ({told}); choose another --out, or remove the folder"
                 )
             return
+        write_json(path, wanted)
+
+    def _refuse_other_records(self) -> None:
+        if (self.root / _STATE / "config.json").exists():
+            return
         for name in ("scenario", "lidar"):
             if (self.root / name).exists():
                 raise ValueError(
                     f"{self.root / name} exists, but limtr synthesize did not write it; choose another --out: "
                     "simulated and other records are never mixed"
                 )
-        write_json(path, wanted)
 
     def lidar_path(self, place: ScenePlace) -> Path:
         """The LiDAR file of a scene."""

@@ -21,6 +21,8 @@ TRAJECTORY_CLASSES = (
     "right_u_turn",
     "right_turn",
 )
+NEAR_M = 20.0
+"""Distance from the sensor (m) at which an actor's chance to be chosen has halved."""
 # How much a scene's choice favours each way to go: what most tracks do anyway is taken last.
 INTEREST = {
     "stationary": 0.25,
@@ -99,9 +101,12 @@ def class_counts(world: World, valid: Bool, targets: list[int]) -> Counter[tuple
 
 
 def _interest(world: World, valid: Bool, row: int) -> float:
-    """Weight in the draw: a long visible future counts, and so does moving."""
+    """Weight in the draw: a long visible future counts, so does moving, and so does being near the sensor."""
     name = trajectory_class(world, valid, row)
     seen = float(valid[row, CURRENT_STEP + 1 :].mean()) if valid.shape[1] > CURRENT_STEP + 1 else 1.0
     moving = float(np.hypot(*world.velocity_mps[row, CURRENT_STEP])) > 0.3
     soon = world.object_type[row] != ObjectType.VEHICLE and world.maneuver_step[row] > CURRENT_STEP
-    return (INTEREST[name] if name else 1.0) * (0.1 + seen) * (1.5 if moving or soon else 1.0)
+    # The beams that meet a body fall with the square of its distance; the weight falls more gently, so that far ones stay.
+    distance_m = float(np.hypot(*(world.position_m[row, CURRENT_STEP, :2] - world.position_m[world.ego, CURRENT_STEP, :2])))
+    near = 1.0 / (1.0 + (distance_m / NEAR_M) ** 2)
+    return (INTEREST[name] if name else 1.0) * (0.1 + seen) * (1.5 if moving or soon else 1.0) * near

@@ -12,6 +12,8 @@ from preprocessing.synthetic.world import BodyKind
 
 SLOT_M = 7.2
 BAY_M = 2.9
+LOTS_M = {2: 75.0, 3: 42.0}
+"""How far from the corner (m) bays reach, by the number of arms (3: three or more)."""
 
 
 def body(rng: np.random.Generator, kind: BodyKind) -> tuple[float, float, float]:
@@ -122,12 +124,14 @@ def plan_parked(network: RoadNetwork, rng: np.random.Generator, share: float) ->
 def plan_lots(network: RoadNetwork, rng: np.random.Generator, share: float) -> list[Plan]:
     """Cars in bays behind the sidewalks of the first junction's arms, nose to the road; a `share` of the bays is taken."""
     plans: list[Plan] = []
+    # The fewer arms, the longer their lots: every layout has its crowd in the sensor's sight.
+    reach_m = LOTS_M[min(network.arm_junction.count(0), 3)]
     for number, arm in enumerate(network.arms):
         if network.arm_junction[number] != 0:
             continue
         for side in (+1, -1):
             openings = [x for other, x in network.driveways if other == number and side < 0]
-            for x in np.arange(arm.corner_m + 9.0, arm.corner_m + 42.0, BAY_M):
+            for x in np.arange(arm.corner_m + 9.0, arm.corner_m + reach_m, BAY_M):
                 if rng.random() >= share or any(abs(x - opening) < 6.0 for opening in openings):
                     continue
                 near, far = arm.edge_m(side) + side * 4.0, arm.edge_m(side) + side * 10.0

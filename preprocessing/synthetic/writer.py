@@ -23,7 +23,7 @@ from preprocessing.synthetic.simulate import SimulationConfig
 from preprocessing.synthetic.synthesis_report import report_lines, summarise
 from preprocessing.synthetic.visibility import VisibilityConfig
 
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 """Part of the folder's configuration: raise it when the same options give other scenes."""
 _WOMD_TOP_COLUMNS, _SMALL_TOP_COLUMNS = 2650, 1325
 # With twice the beams people are tracked as far as vehicles, and less of a body is enough.
@@ -70,7 +70,9 @@ class SynthesizeConfig:
     @property
     def scene_config(self) -> SceneConfig:
         """What shapes each scene."""
-        columns = self.top_columns or (_WOMD_TOP_COLUMNS if self.size == "womd" else _SMALL_TOP_COLUMNS)
+        columns = self.top_columns
+        if columns is None:
+            columns = _WOMD_TOP_COLUMNS if self.size == "womd" else _SMALL_TOP_COLUMNS
         return SceneConfig(
             simulation=SimulationConfig(size=self.size, cue_lead_s=self.cue_lead),
             visibility=_WOMD_VISIBILITY if self.size == "womd" else VisibilityConfig(),
@@ -88,11 +90,18 @@ def run(config: SynthesizeConfig) -> int:
     """Make all scenes that are missing, assemble the shards, write report.json; return 0.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: the folder holds something else, or another run is writing to it.
         OSError: the disk is full or not writable, or a worker died; what is finished stays and is not made again.
     """
     folder = OutputFolder(config.out)
-    folder.claim(_fingerprint(config))
+    fingerprint = _fingerprint(config)  # before anything is written: it refuses sensors that cannot be
+    with folder.alone():
+        folder.claim(fingerprint)
+        return _fill(config, folder)
+
+
+def _fill(config: SynthesizeConfig, folder: OutputFolder) -> int:
+    """Make, assemble and report."""
     shards: list[Shard] = []
     index_of: dict[str, int] = {}
     first = 0

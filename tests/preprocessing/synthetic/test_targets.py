@@ -84,6 +84,20 @@ def test_test_split_worlds_have_targets_too():
     assert select_targets(scene, scene.present[:, :11], 0)
 
 
+def test_of_two_who_do_the_same_the_nearer_one_is_chosen_more_often():
+    scene = world(1)
+    one, other = np.flatnonzero((scene.object_type == 1) & (np.arange(len(scene.kind)) != scene.ego))[:2].tolist()
+    ego = scene.position_m[scene.ego]
+    position, velocity, heading = scene.position_m.copy(), scene.velocity_mps.copy(), scene.heading_rad.copy()
+    position[one], position[other] = ego + np.array([10.0, 0.0, 0.0]), ego + np.array([60.0, 0.0, 0.0])
+    velocity[[one, other]], heading[[one, other]] = velocity[scene.ego], heading[scene.ego]
+    scene = replace(scene, position_m=position, velocity_mps=velocity, heading_rad=heading)
+    valid = np.zeros_like(scene.present)
+    valid[[one, other]] = True
+    first = [select_targets(scene, valid, draw)[0] for draw in range(100)]
+    assert 0 < first.count(other) < 30
+
+
 def test_all_types_and_nearly_all_classes_are_found_in_few_scenes():
     total: Counter[tuple[int, str]] = Counter()
     for index, scene in enumerate(worlds()):

@@ -195,6 +195,13 @@ def test_other_peoples_records_are_not_touched(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did not write it"):
         run(small(tmp_path))
     assert real.read_bytes() == b"precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario"]
+
+
+def test_two_runs_in_one_folder_are_kept_apart(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path / "raw").alone(), pytest.raises(ValueError, match="another limtr synthesize"):
+        run(small(tmp_path / "raw", scenes=2))
+    assert not (tmp_path / "raw" / "lidar").exists()
 
 
 @pytest.mark.parametrize(
@@ -204,6 +211,12 @@ def test_other_peoples_records_are_not_touched(tmp_path: Path) -> None:
 def test_impossible_options_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         small(tmp_path, **options)
+
+
+def test_no_columns_are_not_the_default_number_of_columns(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="top_columns"):
+        run(small(tmp_path / "raw", top_columns=0))
+    assert not (tmp_path / "raw").exists()
 
 
 @pytest.mark.usefixtures("quick_worlds")
