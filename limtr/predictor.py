@@ -189,6 +189,12 @@ class MotionPredictor(nn.Module):
                     skipped.append(name)
         if not report["loaded"]:
             raise ValueError(f"no tensor of {source if not isinstance(source, Mapping) else 'the state'} fits this model")
+        if 2 * report["loaded"] < len(own):
+            warnings.warn(
+                f"only {report['loaded']} of this model's {len(own)} tensors fit those of the source, the rest begins anew:"
+                " the source is probably of another preset or configuration",
+                stacklevel=2,
+            )
         fresh = sorted(set(own) - set(state))
         return (
             f"initialised {report['loaded']} of {len(own)} tensors, {report['widened']} in part; "

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,3 +186,12 @@ def test_readers_in_other_processes_give_the_same_training(data: Path, tmp_path:
     for workers in ("0", "2"):
         assert limtr_train(data, tmp_path / workers, "--steps", "4", "--workers", workers) == 0
     assert_same_tensors(*(MotionPredictor.load(tmp_path / workers).state_dict() for workers in ("0", "2")))
+
+
+def test_initial_weights_of_another_architecture_warn(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = small_config()
+    MotionPredictor(replace(other, encoder=replace(other.encoder, dim=32), decoder=replace(other.decoder, dim=32))).save(
+        tmp_path / "other"
+    )
+    with pytest.warns(UserWarning, match=r"only \d+ of this model's \d+ tensors fit"):
+        assert limtr_train(data, tmp_path / "run", "--steps", "1", "--init-from", str(tmp_path / "other")) == 0
