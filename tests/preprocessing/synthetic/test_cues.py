@@ -46,6 +46,23 @@ def test_heads_tell_pedestrians_turns_before_the_path_does():
     assert agree >= told
 
 
+@pytest.mark.parametrize(
+    ("kind", "cue"), [(2, "torso_yaw_rad"), (3, "head_yaw_rad"), (3, "front_wheel_yaw_rad")], ids=["torso", "cyclist", "wheel"]
+)
+def test_torsos_and_cyclists_turn_to_the_side_where_the_path_goes_next(kind: int, cue: str):
+    signs = []
+    for scene in worlds():
+        for row in np.flatnonzero((scene.object_type == kind) & (scene.maneuver_step > CURRENT)):
+            begins = int(scene.maneuver_step[row])
+            now, after = begins - 2, min(begins + 14, 90)
+            turned = np.angle(np.exp(1j * (scene.heading_rad[row, after] - scene.heading_rad[row, now])))
+            speed = np.linalg.norm(scene.velocity_mps[row, [now, after]], axis=-1)
+            if abs(turned) > 0.5 and speed.min() > 0.3:
+                signs.append(float(getattr(scene, cue)[row, now]) * np.sign(turned) > 0.02)
+    assert len(signs) >= 5
+    assert np.mean(signs) > 0.8
+
+
 def test_tracks_do_not_tell_what_pedestrians_and_cyclists_are_about_to_do():
     """Until it begins, whoever turns, crosses, or turns around goes as straight and as fast as whoever does not."""
     for scene in worlds():

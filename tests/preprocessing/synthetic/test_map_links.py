@@ -13,12 +13,17 @@ from preprocessing.womd import schema
 from tests.preprocessing.synthetic.simulated import world
 
 
-def features(layout: Layout) -> dict[int, Any]:
-    """The map features of a simulated scene, as they are read from its record."""
+def scenario(layout: Layout) -> Any:
+    """A simulated scene as it is read from its record."""
     scene = world(11, layout=layout)
     ids = list(range(1, len(scene.kind) + 1))
     record = motion_record(scene, scene.present, [], num_steps=11, difficulty=[], track_ids=ids)
-    return {feature.id: feature for feature in schema.Scenario.FromString(record).map_features}
+    return schema.Scenario.FromString(record)
+
+
+def features(layout: Layout) -> dict[int, Any]:
+    """The scene's map features by their ids."""
+    return {feature.id: feature for feature in scenario(layout).map_features}
 
 
 def points(line: Any) -> Any:
@@ -56,3 +61,28 @@ def test_lanes_of_the_arms_are_bounded_on_both_sides_by_lines_beside_them(layout
             curbs = {found[side.boundary_feature_id].WhichOneof("feature_data") for side in lane.right_boundaries}
             assert curbs == {"road_edge"}
     assert bike_lanes >= 4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_signs_and_lights_rule_lanes_that_exist_and_end_or_begin_there(layout: Layout) -> None:
+    scene, found = scenario(layout), features(layout)
+    signs = [feature.stop_sign for feature in found.values() if feature.HasField("stop_sign")]
+    assert bool(signs) == (layout == "t_junction")
+    assert bool(scene.dynamic_map_states[0].lane_states) == (layout == "signalised")
+    for sign in signs:
+        assert sign.lane
+        for lane in sign.lane:
+            assert np.hypot(*(points(found[lane].lane)[-1] - [sign.position.x, sign.position.y])) < 15.0
+    for state in scene.dynamic_map_states:
+        for light in state.lane_states:
+            assert np.hypot(*(points(found[light.lane].lane)[0] - [light.stop_point.x, light.stop_point.y])) < 1.0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_lines_have_a_point_every_half_metre(layout: Layout) -> None:
+    for feature in features(layout).values():
+        kind = feature.WhichOneof("feature_data")
+        if kind in ("lane", "road_line", "road_edge"):
+            step = np.hypot(*np.diff(points(getattr(feature, kind)), axis=0).T)
+            assert step.max() < 0.55
+            assert np.median(step) > 0.45
