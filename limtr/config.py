@@ -323,5 +323,5 @@ def tiny() -> ModelConfig:
             lidar_with_agents=True,
             kinematic_paths=True,
         ),
-        loss=LossConfig(classification_weight=50.0),
+        loss=LossConfig(classification_weight=100.0),
     )

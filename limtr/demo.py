@@ -30,7 +30,7 @@ def steps(config: DemoConfig) -> list[list[str]]:
     raw, shards, run = str(home / "raw"), str(home / "shards"), str(home / "run")
     seed = ["--seed", str(config.seed)]
     scenes = "20" if config.quick else "160"
-    length = ["--epochs", "10", "--minutes", "0.5" if config.quick else "3.5"]
+    length = ["--epochs", "12", "--minutes", "0.5" if config.quick else "4"]
     return [
         ["synthesize", "--scenes", scenes, *seed, "--out", raw],
         ["preprocess", "--input", raw, "--out", shards, "--points", "512"],

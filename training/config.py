@@ -80,8 +80,8 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
     "mtr": {**_COMMON, "epochs": 30, "batch_size": 80, "learning_rate": 1e-4, "schedule": "mtr", "lidar": False},
     "limtr": {**_COMMON, "epochs": 60, "batch_size": 4, "accumulate": 16, "learning_rate": 3e-4, "schedule": "warmup-linear",
               "lidar": True},
-    "tiny": {**_COMMON, "epochs": 10, "batch_size": 2, "learning_rate": 1e-3, "schedule": "cosine", "lidar": True,
-             "clip_norm": 100.0, "validate_every": 10},
+    "tiny": {**_COMMON, "epochs": 12, "batch_size": 2, "learning_rate": 1.5e-3, "schedule": "cosine", "lidar": True,
+             "clip_norm": 100.0, "ema_decay": 0.99, "validate_every": 6},
 }  # fmt: skip
 
 
@@ -114,7 +114,8 @@ class TrainConfig:
     clip_norm: float | None = None
     """Largest gradient norm."""
     ema_decay: float | None = None
-    """Decay of an exponential moving average of the weights, for example 0.999; the average is what is evaluated and saved."""
+    """Decay of an exponential moving average of the weights, for example 0.999; the average is what is evaluated and saved.
+    0: no average."""
     precision: Precision | None = None
     """Arithmetic of the forward pass; bf16 by default on CUDA, fp32 elsewhere."""
     fraction: float | None = None
@@ -163,4 +164,5 @@ class TrainConfig:
                 values["lidar"] = values["lidar"] and chosen
             elif chosen is not None:
                 values[field.name] = chosen
+        values["ema_decay"] = values["ema_decay"] or None
         return Recipe(**values)

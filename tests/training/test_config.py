@@ -20,6 +20,11 @@ def test_given_options_replace_the_presets() -> None:
     assert (recipe.learning_rate, recipe.lidar, recipe.classes) == (0.5, False, ("cyclist",))
 
 
+def test_the_average_of_a_preset_can_be_left_out() -> None:
+    assert TrainConfig(**HERE).recipe(on_cuda=False).ema_decay == 0.99
+    assert TrainConfig(**HERE, ema_decay=0).recipe(on_cuda=False).ema_decay is None
+
+
 @pytest.mark.parametrize(("option", "kept"), [({"steps": 5}, None), ({"minutes": 1.0}, None), ({"steps": 5, "epochs": 2}, 2)])
 def test_steps_or_minutes_alone_set_the_length(option: dict[str, Any], kept: int | None) -> None:
     assert TrainConfig(**HERE, **option).recipe(on_cuda=False).epochs == kept
