@@ -16,22 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from limtr.batch import SceneBatch, collate
+from limtr.batch import SceneBatch
 from limtr.predictor import MotionPredictor
-from preprocessing.shards import scene_entry
-from tests.builders import tiny_scene
-from tests.training.small import assert_same_tensors, small_config
+from tests.training.small import CPU, SCENES, assert_same_tensors, recipe, session
 from training import checkpoint, loop
 from training.checkpoint import CheckpointStore
-from training.config import Recipe, TrainConfig
-from training.data import SelectedScenes, select
-from training.ema import WeightAverage
 from training.loop import NonFiniteLossError, Trainer
-from training.schedules import learning_rate
 from training.session import Session
-
-SCENES = [tiny_scene(seed, num_tracks=4, num_targets=2) for seed in range(6)]
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -40,24 +31,6 @@ def _one_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def small_model(seed: int = 0) -> MotionPredictor:
-    torch.manual_seed(seed)
-    return MotionPredictor(small_config())
-
-
-def recipe(**options: Any) -> Recipe:
-    given = {"steps": 4, "batch_size": 2, "validate_every": 0, "schedule": "cosine", "learning_rate": 1e-3, **options}
-    return TrainConfig(data=Path("data"), out=Path("run"), **given).recipe(on_cuda=False)
-
-
-def session(run: Path, wanted: Recipe, *, fingerprint: str = "data", minade: float = 1.0, seed: int = 0) -> Session:
-    index = [scene_entry(scene, row) for row, scene in enumerate(SCENES)]
-    chosen = select(index, range(len(SCENES)), wanted.object_types, wanted.max_distance_m)
-    scenes = SelectedScenes(SCENES, chosen, drop_vehicles=wanted.drop_vehicles, seed=wanted.seed)
-    trainer = Trainer(small_model(seed), scenes, wanted, device=CPU)
-    return Session(trainer, run, validate=lambda: {"minADE": minade}, data_fingerprint=fingerprint, licence="CC0")
 
 
 def stop_after(part: Session, step: int) -> None:
@@ -327,44 +300,6 @@ def test_a_run_taken_back_to_an_earlier_checkpoint_keeps_what_it_saves(tmp_path:
     assert part.save() == part.store.latest()
 
 
-def test_accumulated_batches_count_alike(tmp_path: Path) -> None:
-    part = session(tmp_path, recipe(steps=1, accumulate=3, clip_norm=1e12, weight_decay=0.0))
-    trainer, gradients = part.trainer, []
-    batches = [collate(SCENES[start : start + 2], num_lidar_points=8) for start in (0, 2, 4)]
-    for group in ([batches[0]], [batches[1]], [batches[2]], batches):
-        trainer.model.load_state_dict(small_model().state_dict())
-        trainer._step(group)
-        gradients.append(torch.cat([value.grad.flatten() for value in trainer.model.parameters() if value.grad is not None]))
-    mean = torch.stack(gradients[:3]).mean(dim=0)
-    assert torch.allclose(gradients[3], mean, rtol=1e-3, atol=1e-4 * float(mean.abs().max()))
-
-
-def test_gradients_are_clipped_and_the_norm_before_is_told(tmp_path: Path) -> None:
-    trainer = session(tmp_path, recipe(steps=1, clip_norm=0.5)).trainer
-    numbers = trainer._step([collate(SCENES[:2], num_lidar_points=8)])
-    norm = torch.stack([value.grad.norm() for value in trainer.model.parameters() if value.grad is not None]).norm()
-    assert numbers["grad_norm"] > 0.5
-    assert float(norm) == pytest.approx(0.5, rel=1e-3)
-
-
-def test_the_rate_of_a_step_is_that_of_the_share_done_before_it(tmp_path: Path) -> None:
-    trainer = session(tmp_path, recipe(steps=4, schedule="cosine")).trainer
-    rates: list[float] = []
-    trainer.run(on_step=lambda numbers: rates.append(numbers["learning_rate"]), on_epoch=lambda: None)
-    assert rates == pytest.approx([learning_rate("cosine", 1e-3, step / 4) for step in range(4)])
-    assert {group["lr"] for group in trainer.optimizer.param_groups} == {rates[-1]}
-
-
-@pytest.mark.parametrize(("step", "decay"), [(1, 2 / 11), (10_000, 0.9)])
-def test_the_average_moves_by_one_minus_decay(step: int, decay: float) -> None:
-    model = torch.nn.Linear(2, 1, bias=False)
-    torch.nn.init.zeros_(model.weight)
-    average = WeightAverage(model, 0.9)
-    torch.nn.init.ones_(model.weight)
-    average.update(model, step)
-    assert average.average["weight"].tolist() == [[pytest.approx(1 - decay)] * 2]
-
-
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_readers_that_die_of_the_interrupt_end_the_run_between_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
@@ -382,3 +317,19 @@ def test_readers_that_die_of_the_interrupt_end_the_run_between_steps(
         part.run()
     assert part.trainer.position.step == 1
     assert (part.store.latest() is not None) == interrupted
+
+
+def test_a_validation_sees_the_average_and_the_best_one_is_named(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=3, ema_decay=0.9, validate_every=1))
+    seen: list[bool] = []
+
+    def validate() -> dict[str, float]:
+        assert part.trainer.average is not None
+        own = dict(part.trainer.model.named_parameters())
+        seen.append(all(torch.equal(own[name], value) for name, value in part.trainer.average.average.items()))
+        return {"minADE": 1.0}
+
+    part.validate = validate
+    part.run()
+    assert seen == [True]
+    assert (part.store.folder / "best.txt").read_text().strip() == "step-00000003"
