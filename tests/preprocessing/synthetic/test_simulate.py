@@ -80,6 +80,7 @@ def test_bodies_point_where_they_go():
         speed = np.linalg.norm(scene.velocity_mps, axis=-1)
         heading = np.stack([np.cos(scene.heading_rad), np.sin(scene.heading_rad)], axis=-1)
         np.testing.assert_allclose((heading * scene.velocity_mps).sum(axis=-1), speed, atol=1e-9)
+        assert np.abs(scene.heading_rad).max() <= np.pi
 
 
 def test_motion_is_smooth():
