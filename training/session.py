@@ -100,7 +100,7 @@ class Session:
                 self.first_train = self.first_train or dict(numbers)
                 self.last_train = dict(numbers)
                 step = trainer.position.step
-                if step % LOG_EVERY_STEPS == 0 or step == 1:
+                if step % LOG_EVERY_STEPS == 0 or step == 1 or trainer.finished:
                     log.write(step, "train", {"epoch": float(trainer.position.epoch), **numbers})
                 seconds = int(trainer.position.elapsed_s) - self._shown_s
                 self._shown_s += seconds

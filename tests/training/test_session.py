@@ -184,7 +184,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     second.restore(second.store.latest() or tmp_path)
     second.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 10]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 10, 12]
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [12]
     assert np.isfinite([line["loss"] for line in lines if line["kind"] == "train"]).all()
 
