@@ -53,7 +53,7 @@ def test_a_training_leaves_a_run_that_other_verbs_and_people_can_read(data: Path
     assert (report["results"]["scenes"], report["results"]["targets"]) == (5, 15)
     assert report["results"]["validation"]["minADE"] > 0.0
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [(line["kind"], line["step"]) for line in lines] == [("train", 1), ("validation", 3)]
+    assert [(line["kind"], line["step"]) for line in lines] == [("train", 1), ("train", 3), ("validation", 3)]
     assert any((tmp_path / "tensorboard").iterdir())
 
 
