@@ -30,12 +30,13 @@ def steps(config: DemoConfig) -> list[list[str]]:
     raw, shards, run = str(home / "raw"), str(home / "shards"), str(home / "run")
     seed = ["--seed", str(config.seed)]
     scenes = "20" if config.quick else "160"
+    licence = ["--licence", "none: simulated scenes"]
     length = ["--epochs", "12", "--minutes", "0.5" if config.quick else "4"]
     return [
         ["synthesize", "--scenes", scenes, *seed, "--out", raw],
         ["preprocess", "--input", raw, "--out", shards, "--points", "512"],
         ["intentions", "--data", shards, *seed],
-        ["train", "--preset", "tiny", "--data", shards, "--out", run, *length, *seed, *_resume(Path(run))],
+        ["train", "--preset", "tiny", "--data", shards, "--out", run, *length, *seed, *licence, *_resume(Path(run))],
         ["evaluate", "--checkpoint", run, "--data", shards, "--out", str(home / "evaluation"), "--pictures", "6"],
     ]
 
