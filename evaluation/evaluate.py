@@ -37,6 +37,9 @@ from preprocessing.shards import SceneSource, data_fingerprint
 __all__ = ["EvaluateConfig", "EvaluationResult", "evaluate_model", "run"]
 
 
+DEFAULT_PICTURES = 6
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Options of `limtr evaluate`: give either --checkpoint or --predictions."""
@@ -53,8 +56,8 @@ class EvaluateConfig:
     """Rule of the trajectory buckets of mAP: 2024 is today's leaderboard, 2021 the one of MTR's published numbers."""
     out: Path | None = None
     """Folder for metrics.json, report.json and pictures/ [default: evaluation-SPLIT in the run, or beside the file]."""
-    pictures: int = 0
-    """How many scenes to draw, spread evenly over the split."""
+    pictures: int | None = None
+    """How many scenes to draw, spread evenly over the split [default: 6 with --checkpoint]."""
     batch_size: int = 16
     """Scenes predicted at a time."""
     device: str = "auto"
@@ -66,7 +69,7 @@ class EvaluateConfig:
         """Validate."""
         if (self.checkpoint is None) == (self.predictions is None):
             raise ValueError("give either --checkpoint or --predictions")
-        if self.batch_size < 1 or self.pictures < 0:
+        if self.batch_size < 1 or (self.pictures or 0) < 0:
             raise ValueError(
                 f"--batch-size must be at least 1 and --pictures at least 0, are {self.batch_size}, {self.pictures}"
             )
@@ -170,7 +173,8 @@ def _agreement(scored: FileScore) -> dict[str, Any]:
 
 def draw(config: EvaluateConfig, source: SceneSource, predict: ScenePredictor) -> list[Path]:
     """Pictures of scenes spread evenly over the split."""
-    rows = np.unique(np.linspace(0, len(source) - 1, min(config.pictures, len(source))).round().astype(np.int64)).tolist()
+    wanted = min(DEFAULT_PICTURES if config.pictures is None else config.pictures, len(source))
+    rows = np.unique(np.linspace(0, len(source) - 1, wanted).round().astype(np.int64)).tolist()
     if not rows:
         return []
     folder = config.folder / "pictures"

@@ -38,6 +38,9 @@ def run_on_ray(
     if not tasks:
         return
     # Ray's own types are partly missing.
+    if address is None:
+        # Without this, Ray of our own writes a token into the home folder, and dies where that cannot be written.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray: Any = import_module("ray")
     started_here = not ray.is_initialized()
     if started_here:

@@ -11,6 +11,7 @@ import errno
 import os
 import random
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -103,6 +104,8 @@ def restore_random_state(tensors: Mapping[str, torch.Tensor], plain: Mapping[str
     cuda = [tensors[key] for key in names]
     if cuda and torch.cuda.is_available() and len(cuda) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(cuda)
+    elif cuda:
+        warnings.warn("the checkpoint was made on other CUDA devices: what dropout draws there will differ", stacklevel=2)
     name, position, has_gauss, cached = plain["numpy"]
     keys = tensors["random/numpy"].numpy().astype(np.uint32)
     np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002

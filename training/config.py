@@ -37,6 +37,11 @@ class Recipe:
     lidar: bool
     drop_map: float
     drop_vehicles: float
+    label_smoothing: float | None
+    class_weights: tuple[float, float, float] | None
+    nms_distance_m: tuple[float, float, float] | None
+    num_lidar_points: int | None
+    traffic_signals: bool
     seed: int
     validate_every: int
     validation_scenes: int | None
@@ -73,7 +78,8 @@ class Recipe:
 _COMMON: dict[str, Any] = {
     "steps": None, "minutes": None, "accumulate": 1, "weight_decay": 0.01, "clip_norm": 1000.0, "ema_decay": None,
     "precision": "fp32", "fraction": 1.0, "classes": ("vehicle", "pedestrian", "cyclist"), "max_distance_m": None,
-    "drop_map": 0.0, "drop_vehicles": 0.0, "seed": 0, "validate_every": 1, "validation_scenes": None,
+    "drop_map": 0.0, "drop_vehicles": 0.0, "label_smoothing": None, "class_weights": None, "nms_distance_m": None,
+    "num_lidar_points": None, "traffic_signals": False, "seed": 0, "validate_every": 1, "validation_scenes": None,
 }  # fmt: skip
 PRESETS: dict[PresetName, dict[str, Any]] = {
     # The published recipes: MTR on 8 GPUs x 10 scenes, LiMTR (lidar_full) 4 scenes x accumulation 4 on each GPU.
@@ -130,6 +136,16 @@ class TrainConfig:
     """Share of centre agents whose whole map is hidden in training."""
     drop_vehicles: float | None = None
     """Share of vehicle targets that are left out in training, to balance the classes."""
+    label_smoothing: float | None = None
+    """Share of the classification target taken from the positive query and spread over all."""
+    class_weights: tuple[float, float, float] | None = None
+    """Weights of vehicles, pedestrians and cyclists in the loss."""
+    nms_distance_m: tuple[float, float, float] | None = None
+    """End points nearer than this are one mode, in metres: vehicles, pedestrians, cyclists."""
+    num_lidar_points: int | None = None
+    """LiDAR points read per agent and frame (shards hold up to `limtr preprocess --points`)."""
+    traffic_signals: bool = False
+    """Tell lanes' traffic-light states to the model."""
     seed: int | None = None
     """Seed of the weights, the order of the scenes and dropout."""
     validate_every: int | None = None

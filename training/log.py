@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -49,11 +50,14 @@ def _lines_until(path: Path, step: int) -> list[str]:
     if not path.is_file():
         return []
     kept: list[str] = []
-    for line in path.read_text().splitlines(keepends=True):
+    lines = path.read_text().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
         try:
             logged_step = json.loads(line)["step"]
         except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # the last line of a killed run may be half written
+            if number < len(lines):  # the last line of a killed run may be half written
+                warnings.warn(f"{path}: line {number} is no log entry and is dropped", stacklevel=3)
+            continue
         if logged_step <= step:
             kept.append(line)
     return kept

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from evaluation.scoring import choose_device, evaluate_model
-from limtr.config import ModelConfig
+from limtr.config import LossConfig, ModelConfig, ViewConfig
 from limtr.config import limtr as limtr_preset
 from limtr.config import mtr as mtr_preset
 from limtr.config import tiny as tiny_preset
@@ -23,16 +25,29 @@ from training.loop import Trainer
 from training.session import Session
 
 INTERRUPTED = 130
+Part = TypeVar("Part", ViewConfig, LossConfig)
 
 
 def model_config(recipe: Recipe) -> ModelConfig:
     """The preset's model, reading LiDAR or not as the recipe says."""
     config = {"tiny": tiny_preset, "mtr": mtr_preset, "limtr": limtr_preset}[recipe.preset]()
-    if recipe.lidar == config.view.use_lidar:
-        return config
-    if recipe.lidar:
+    if recipe.lidar and not config.view.use_lidar:
         raise ValueError(f"preset {recipe.preset!r} has no LiDAR encoder; use --preset limtr or tiny, or leave --lidar out")
-    return config.without_lidar()
+    if not recipe.lidar and recipe.num_lidar_points is not None:
+        warnings.warn("--num-lidar-points is ignored: the model reads no LiDAR", stacklevel=2)
+    config = config if recipe.lidar else config.without_lidar()
+    return replace(
+        config,
+        view=_with_given(config.view, recipe, "num_lidar_points", "traffic_signals"),
+        loss=_with_given(config.loss, recipe, "label_smoothing", "class_weights"),
+        nms_distance_m=recipe.nms_distance_m or config.nms_distance_m,
+    )
+
+
+def _with_given(part: Part, recipe: Recipe, *names: str) -> Part:
+    """A part of the model's configuration with the recipe's values for the fields that it sets."""
+    given: dict[str, Any] = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
+    return replace(part, **given)
 
 
 def choose_targets(source: SceneSource, recipe: Recipe) -> Selection:

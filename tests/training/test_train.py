@@ -80,6 +80,19 @@ def test_every_option_of_a_recipe_trains(data: Path, tmp_path: Path) -> None:
         "bf16",
         "--weight-decay",
         "0.1",
+        "--label-smoothing",
+        "0.1",
+        "--class-weights",
+        "1.0",
+        "2.0",
+        "3.0",
+        "--nms-distance-m",
+        "2.0",
+        "1.0",
+        "1.5",
+        "--num-lidar-points",
+        "4",
+        "--traffic-signals",
         "--schedule",
         "mtr",
         "--clip-norm",
@@ -92,6 +105,10 @@ def test_every_option_of_a_recipe_trains(data: Path, tmp_path: Path) -> None:
     assert limtr_train(data, tmp_path, *options) == 0
     recipe = json.loads((tmp_path / "report.json").read_text())["config"]["recipe"]
     assert (recipe["classes"], recipe["precision"], recipe["fraction"]) == (["vehicle", "cyclist"], "bf16", 0.8)
+    config = MotionPredictor.load(tmp_path).config
+    assert (config.loss.label_smoothing, config.loss.class_weights) == (0.1, (1.0, 2.0, 3.0))
+    assert (config.nms_distance_m, config.view.num_lidar_points) == ((2.0, 1.0, 1.5), 4)
+    assert config.view.traffic_signals
 
 
 def test_a_second_training_into_a_run_needs_resume_and_the_same_options(
