@@ -1,1 +1,35 @@
-"""The prune/grow engine for dynamic sparse training."""
+"""sparse_core: dynamic sparse training for any PyTorch training loop, in one line.
+
+    engine = sparse_core.sparsify(model, optimizer, sparse_core.RigL(density=0.1, end=30_000, every=100))
+
+It imports torch and the standard library. docs/sparsity.md explains the words.
+"""
+
+from sparse_core import layout, schedules, scores, structure
+from sparse_core.engine import Proposal, SparseEngine
+from sparse_core.method import Method
+from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, Static
+from sparse_core.report import Report
+from sparse_core.sparsify import sparsify
+from sparse_core.structure import Structure
+
+__all__ = [
+    "GMP",
+    "ITOP",
+    "MEST",
+    "SET",
+    "SNFS",
+    "GraNet",
+    "Method",
+    "Proposal",
+    "Report",
+    "RigL",
+    "SparseEngine",
+    "Static",
+    "Structure",
+    "layout",
+    "schedules",
+    "scores",
+    "sparsify",
+    "structure",
+]

@@ -1,0 +1,395 @@
+"""SparseEngine: hangs off a model's gradients and an optimizer's step, and keeps both sparse."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_core import saving
+from sparse_core.method import Method
+from sparse_core.optimizer_state import clear_off_mask, rewire_state, stays_zero
+from sparse_core.report import Report, make_report
+from sparse_core.scores import needs_gradient, positions, watches_every_step
+from sparse_core.update import LayerInput, LayerPlan, Moment, SparseLayer, context_of, plan
+
+_ENGINES: weakref.WeakValueDictionary[int, SparseEngine] = weakref.WeakValueDictionary()
+
+
+def engine_of(parameter: nn.Parameter) -> SparseEngine | None:
+    """The engine that keeps this parameter sparse, if there is one."""
+    return _ENGINES.get(id(parameter))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an update would change, by parameter name.
+
+    Attributes:
+        dropped: bool masks of the links that would be dropped, those that would grow back at once included.
+        grown: bool masks of the links that would be active and are not now.
+    """
+
+    dropped: Mapping[str, Tensor]
+    grown: Mapping[str, Tensor]
+
+
+class SparseEngine:
+    """Keeps the selected weights of a model sparse while an optimizer trains it. Made by `sparsify`.
+
+    Weights are zero where they are inactive, so forward, backward, `state_dict` and `torch.export` see a plain model.
+    Gradients are masked as they accumulate, except in the steps of an update, where they are dense until `step()`. All
+    decisions are made inside of `optimizer.step`, before it moves anything: from gradients that are already averaged over
+    ranks, and only if the step really happens.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        method: Method,
+        layers: Sequence[SparseLayer],
+        seed: int,
+    ) -> None:
+        self._model, self._optimizer, self._method, self._seed = model, optimizer, method, seed
+        self._layers = list(layers)
+        self._step = 0
+        self._updates = 0
+        self._requested: float | None = None
+        self._masked: set[int] = set()  # layers whose gradient was masked since the last step
+        self._left_out: set[str] = set()  # layers already warned about
+        self._working = [_working_mask(layer) for layer in self._layers]
+        self._masks = MappingProxyType({layer.name: layer.mask for layer in self._layers})
+        self._handles: list[Any] = []
+        self._attach()
+
+    # What a user calls.
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """Parameter name -> bool mask of the active links; live, and not to be written to."""
+        return self._masks
+
+    @property
+    def method(self) -> Method:
+        """The method, as given."""
+        return self._method
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps so far in which one of the sparse parameters had a gradient."""
+        return self._step
+
+    @property
+    def updates(self) -> int:
+        """Updates so far."""
+        return self._updates
+
+    @property
+    def explored(self) -> Mapping[str, Tensor]:
+        """Parameter name -> bool mask of the links that were ever active."""
+        return MappingProxyType({layer.name: layer.explored for layer in self._layers})
+
+    def update(self, fraction: float) -> None:
+        """Ask for an update inside the next step, exchanging this share of the active links.
+
+        Call it before the backward pass of that step: a method that grows by gradient needs the dense one.
+
+        Raises:
+            ValueError: a fraction outside of [0, 1]; a method that grows nothing.
+            RuntimeError: gradients of the coming step were already masked, and the method needs them dense.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"update: the fraction is {fraction}, expected 0 <= fraction <= 1")
+        if self._method.grow is None or self._method.drop is None:
+            raise ValueError("update: this method exchanges nothing; give it `drop` and `grow`")
+        self._refuse_masked(self._method, "update")
+        self._requested = fraction
+
+    def propose(self, method: Method | None = None) -> Proposal:
+        """A dry run: what an update by this method (the engine's own, if None) would change now. Nothing changes.
+
+        Call it where the gradients are dense: between the backward pass and the step of an update.
+
+        Raises:
+            RuntimeError: the method needs a dense gradient and there is none.
+            ValueError: a method of another structure.
+        """
+        method = self._method if method is None else method
+        if method.structure.unit != self._method.structure.unit or method.structure.group != self._method.structure.group:
+            raise ValueError("propose: the method's structure differs from the engine's, whose masks could not become it")
+        self._refuse_masked(method, "propose")
+        if method.reads_gradient and all(layer.target.parameter.grad is None for layer in self._layers):
+            raise RuntimeError("propose: this method reads gradients and there are none; call it after the backward pass")
+        step = self._step + 1
+        same = method.density == self._method.density and not callable(method.density)
+        moment = Moment(
+            step=step,
+            update=self._updates + 1,
+            seed=self._seed,
+            rate=method.rate_at(step),
+            density=None if same else method.density_at(step),
+            prune_only=method.final_prune and method.last(step),
+            dry=True,
+        )
+        with torch.no_grad():
+            plans = plan(self._layers, self._inputs(), method, moment)
+        return Proposal({one.layer.name: one.dropped for one in plans}, {one.layer.name: one.grown for one in plans})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a training needs to go on bit for bit: tensors and plain values, masks as bits."""
+        return saving.state_of(self._layers, self._method, self._seed, self._step, self._updates, self._requested)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state; model and optimizer may be loaded before or after.
+
+        Raises:
+            ValueError: masks of another model, naming the layer; nothing is changed then.
+        """
+        loaded = saving.checked(state, self._layers, self._method)
+        self._step, self._updates, self._requested, self._seed = loaded.step, loaded.updates, loaded.requested, loaded.seed
+        self._masked.clear()
+        for layer, working, saved in zip(self._layers, self._working, loaded.layers, strict=True):
+            layer.mask.copy_(saved.mask)
+            layer.explored.copy_(saved.explored)
+            layer.counts = list(saved.counts)
+            layer.memory = {key: self._beside(layer, value) for key, value in saved.memory.items()}
+            if working is not layer.mask:
+                working.copy_(layer.mask)
+        self._clear()
+
+    def detach(self) -> None:
+        """Leave model and optimizer alone from now on. The weights keep their zeros, the engine its masks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for layer in self._layers:
+            _ENGINES.pop(id(layer.target.parameter), None)
+
+    def report(self) -> Report:
+        """Density, exploration and dead rows and columns of every layer."""
+        return make_report(self._layers, self._method, self._step, self._updates)
+
+    # What torch calls.
+
+    def _attach(self) -> None:
+        self._clear()
+        for index, layer in enumerate(self._layers):
+            _ENGINES[id(layer.target.parameter)] = self
+            hook = self._on_gradient(index)
+            self._handles.append(layer.target.parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
+        self._handles.append(self._optimizer.register_step_pre_hook(self._before))
+        self._handles.append(self._optimizer.register_step_post_hook(self._after))
+
+    def _on_gradient(self, index: int) -> Callable[[Tensor], None]:
+        working = self._working[index]
+
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None and not self._wants_dense():
+                parameter.grad.mul_(working)
+                self._masked.add(index)
+
+        return hook
+
+    def _before(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._before_step()
+            return None
+
+        def closure_then_update() -> Any:
+            with torch.enable_grad():
+                loss = closure()
+            self._before_step()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], closure_then_update, *args[2:]), kwargs
+        return args, {**kwargs, "closure": closure_then_update}
+
+    @torch.no_grad()
+    def _before_step(self) -> None:
+        """All that happens between the gradients and the optimizer."""
+        self._check_parameters()
+        if all(layer.target.parameter.grad is None for layer in self._layers):
+            return
+        step = self._step + 1
+        if self._requested is not None or self._method.due(step):
+            if self._step_will_be_skipped():
+                return
+            self._update(step)
+        else:
+            if self._method.watches_every_step:
+                self._watch(step)
+            self._mask_gradients(those_not_yet_masked=True)
+        self._step = step
+
+    @torch.no_grad()
+    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._masked.clear()
+        if not stays_zero(optimizer):
+            self._clear()
+
+    # How it is done.
+
+    def _update(self, step: int) -> None:
+        method, requested = self._method, self._requested
+        scheduled = method.due(step)
+        moment = Moment(
+            step=step,
+            update=self._updates + 1,
+            seed=self._seed,
+            rate=method.rate_at(step) if requested is None else requested,
+            density=method.density_at(step) if scheduled and callable(method.density) else None,
+            prune_only=scheduled and method.final_prune and method.last(step),
+        )
+        live = [index for index, layer in enumerate(self._layers) if layer.target.parameter.requires_grad]
+        inputs = self._inputs()
+        self._warn_of_missing(inputs)
+        plans = plan([self._layers[index] for index in live], [inputs[index] for index in live], method, moment)
+        by_name = {layer.name: (index, inputs[index]) for index, layer in enumerate(self._layers)}
+        for one in plans:
+            index, given = by_name[one.layer.name]
+            self._commit(one, given, self._working[index], moment)
+        self._updates, self._requested = self._updates + 1, None
+        if method.on_update == "skip":
+            held = {id(parameter) for group in self._optimizer.param_groups for parameter in group["params"]}
+            for parameter in self._model.parameters():
+                if id(parameter) in held:
+                    parameter.grad = None
+        else:
+            self._mask_gradients(those_not_yet_masked=False)
+
+    def _commit(self, one: LayerPlan, given: LayerInput, working: Tensor, moment: Moment) -> None:
+        """Make a planned update real: weight, optimizer state, masks."""
+        layer, parameter = one.layer, one.layer.target.parameter
+        grown = one.grown
+        stayed = (one.mask & layer.mask).to(parameter.dtype)
+        parameter.mul_(stayed)
+        begin = self._method.grown_value
+        if one.grown_links and begin != 0:
+            index = positions(grown, one.grown_links)
+            values = torch.zeros(parameter.numel(), dtype=parameter.dtype, device=parameter.device)
+            if callable(begin):
+                context = context_of(layer, given, moment, "grow")
+                gradient = None if given.gradient is None else given.gradient.reshape(-1)[index]
+                new = begin(index, given.weight.reshape(-1)[index], gradient, context)
+                values.index_copy_(0, index, new.to(values.dtype))
+            else:
+                values.index_fill_(0, index, begin)
+            parameter.add_(values.view(parameter.shape))
+        state = self._optimizer.state.get(parameter)
+        if state:
+            rewire_state(state, dict(given.options), parameter, stayed, grown, given.gradient)
+        layer.mask.copy_(one.mask)
+        layer.explored.logical_or_(one.mask)
+        layer.counts = list(one.counts)
+        if working is not layer.mask:
+            working.copy_(one.mask)
+
+    def _inputs(self) -> list[LayerInput]:
+        options = {id(parameter): group for group in self._optimizer.param_groups for parameter in group["params"]}
+        scale = getattr(self._optimizer, "grad_scale", None)  # fused optimizers are handed scaled gradients
+        inputs = []
+        for layer in self._layers:
+            parameter = layer.target.parameter
+            gradient = None if parameter.grad is None else _at_least_float32(parameter.grad.detach())
+            if gradient is not None and scale is not None:
+                gradient = gradient / scale.to(gradient.device)
+            inputs.append(
+                LayerInput(
+                    _at_least_float32(parameter.detach()),
+                    gradient,
+                    self._optimizer.state.get(parameter, {}),
+                    options.get(id(parameter), {}),
+                )
+            )
+        return inputs
+
+    def _watch(self, step: int) -> None:
+        """Show the dense gradient to the scores that average over time."""
+        moment = Moment(step=step, update=self._updates + 1, seed=self._seed, rate=0.0, density=None)
+        found_inf = getattr(self._optimizer, "found_inf", None)
+        for layer, given in zip(self._layers, self._inputs(), strict=True):
+            gradient = given.gradient
+            if gradient is None:
+                continue
+            if found_inf is not None:  # a step that a fused optimizer will skip: not read here, but not averaged either
+                gradient = torch.where(found_inf.to(gradient.device) > 0, torch.zeros_like(gradient), gradient)
+            for score in (self._method.drop, self._method.grow, self._method.share):
+                if score is not None and watches_every_step(score):
+                    seen = LayerInput(given.weight, gradient, given.state, given.options)
+                    score(given.weight, gradient, context_of(layer, seen, moment, "watch"))
+
+    def _wants_dense(self) -> bool:
+        return self._requested is not None or self._method.watches_every_step or self._method.due(self._step + 1)
+
+    def _mask_gradients(self, those_not_yet_masked: bool) -> None:
+        for index, (layer, working) in enumerate(zip(self._layers, self._working, strict=True)):
+            gradient = layer.target.parameter.grad
+            if gradient is not None and not (those_not_yet_masked and index in self._masked):
+                gradient.mul_(working)
+
+    def _step_will_be_skipped(self) -> bool:
+        """Whether a fused optimizer has been told to do nothing in this step (read in the steps of an update only)."""
+        found_inf = getattr(self._optimizer, "found_inf", None)
+        return found_inf is not None and bool(found_inf.tolist())
+
+    def _refuse_masked(self, method: Method, call: str) -> None:
+        dense = needs_gradient(method.grow) or needs_gradient(method.share) or callable(method.grown_value)
+        pending = any(self._layers[index].target.parameter.grad is not None for index in self._masked)
+        if dense and pending:
+            raise RuntimeError(
+                f"{call}: the gradients of the coming step are already masked, and this method needs them dense; call it "
+                "before the backward pass" + (", or in the step of an update" if call == "propose" else "")
+            )
+
+    def _check_parameters(self) -> None:
+        for layer in self._layers:
+            target = layer.target
+            if target.owner._parameters.get(target.attribute) is not target.parameter:
+                raise RuntimeError(
+                    f"{layer.name}: the parameter was replaced since it was made sparse (assign-loading or a copied module); "
+                    "the engine still holds the old one. Load with assign=False, or call sparsify again"
+                )
+
+    def _warn_of_missing(self, inputs: Sequence[LayerInput]) -> None:
+        if not self._method.reads_gradient:
+            return
+        for layer, given in zip(self._layers, inputs, strict=True):
+            if given.gradient is None and layer.name not in self._left_out:
+                self._left_out.add(layer.name)
+                warnings.warn(
+                    f"{layer.name} has no gradient in the step of an update: its links stay as they are", stacklevel=2
+                )
+
+    @torch.no_grad()
+    def _clear(self) -> None:
+        """Zero weight and optimizer state off the mask."""
+        for layer in self._layers:
+            parameter = layer.target.parameter
+            parameter.copy_(torch.where(layer.mask, parameter, torch.zeros((), dtype=parameter.dtype, device=parameter.device)))
+            state = self._optimizer.state.get(parameter)
+            if state:
+                clear_off_mask(state, parameter, layer.mask)
+
+    @staticmethod
+    def _beside(layer: SparseLayer, value: Tensor) -> Tensor:
+        return value.to(layer.mask.device) if value.shape == layer.mask.shape else value.clone()
+
+
+def _working_mask(layer: SparseLayer) -> Tensor:
+    """What gradients are multiplied with: on a CPU numbers are several times faster than bools, at their own size a weight."""
+    return layer.mask if layer.mask.device.type != "cpu" else layer.mask.to(layer.target.parameter.dtype)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

@@ -1,0 +1,204 @@
+"""Method: everything that makes one sparse training differ from another, in one frozen description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparse_core.hashed_random import normal_at, uniform_at
+from sparse_core.layout import Layout, erk
+from sparse_core.schedules import Schedule, as_schedule
+from sparse_core.scores import Context, Score, magnitude, needs_gradient, score_name, watches_every_step
+from sparse_core.structure import Structure
+
+GrownValue = Callable[[Tensor, Tensor, Tensor | None, Context], Tensor]
+"""(flat positions, weights there, gradients there, context) -> the values at which links grown there begin."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is dropped, what is grown, when, and how much.
+
+    Attributes:
+        density: the share of allowed links that is active, in (0, 1], or a schedule of it; None where the layout decides.
+        layout: how the links are spread over layers at the start, and by a density that changes.
+        structure: which patterns are possible.
+        drop: the links with the smallest scores go. None: nothing is dropped for being worse (and nothing is exchanged).
+        grow: the links with the largest scores come. None: nothing is exchanged.
+        rate: the share of active links that an update exchanges, in [0, 1), or a schedule of it.
+        every: optimizer steps between updates. None: no updates but those asked for with `engine.update`.
+        offset: updates come at the steps t >= offset with (t - offset) % every == 0.
+        end: the last step that may have an update. None: they never end.
+        scope: over what links are ranked to be dropped. "layer": each layer by itself. "shrink": what a falling density takes
+            away is chosen over all layers together, exchanges stay in their layer (GraNet). "global": both are.
+        grown_value: at which value a new link begins: a number, or a `GrownValue`.
+        on_update: "step": the optimizer steps with the new links in an update too. "skip": it leaves the model alone then.
+        final_prune: the last update drops and grows nothing.
+        share: an update's growth goes to the layers in proportion to the mean of this score over their active links (SNFS);
+            None: every layer regrows what it lost.
+
+    Raises:
+        ValueError: a value out of range, with the field's name.
+    """
+
+    density: float | Schedule | None = None
+    layout: Layout = field(default_factory=erk)
+    structure: Structure = field(default_factory=Structure)
+    drop: Score | None = magnitude
+    grow: Score | None = None
+    rate: float | Schedule = 0.0
+    every: int | None = None
+    offset: int = 0
+    end: int | None = None
+    scope: Literal["layer", "shrink", "global"] = "layer"
+    grown_value: float | GrownValue = 0.0
+    on_update: Literal["step", "skip"] = "step"
+    final_prune: bool = False
+    share: Score | None = None
+
+    def __post_init__(self) -> None:
+        if self.density is None and not self.layout.sets_density:
+            raise ValueError(f"Method.density is None, but the layout {self.layout.name} needs a density in (0, 1]")
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"Method.every is {self.every}: expected at least 1 optimizer step between updates")
+        if self.offset < 0:
+            raise ValueError(f"Method.offset is {self.offset}: expected a step number from 0")
+        if self.end is not None and self.end < 1:
+            raise ValueError(f"Method.end is {self.end}: expected a step number from 1, or None for updates without end")
+        if self.scope not in ("layer", "shrink", "global"):
+            raise ValueError(f"Method.scope is {self.scope!r}: expected layer, shrink or global")
+        if self.on_update not in ("step", "skip"):
+            raise ValueError(f"Method.on_update is {self.on_update!r}: expected step or skip")
+        if self.final_prune and self.end is None:
+            raise ValueError("Method.final_prune needs an `end`: without it there is no last update")
+        if self.scope != "layer" and self.structure.grouping.name != "tensor":
+            raise ValueError(
+                f"Method.scope {self.scope!r} ranks links over layers, which fixed counts per {self.structure.grouping.name} "
+                "do not allow: use scope='layer'"
+            )
+        if self.share is not None and self.structure.grouping.name != "tensor":
+            raise ValueError("Method.share moves links between layers, which fixed counts per group do not allow")
+        rates = [self.rate_at(step) for step in (0, 1, self.end or 1)]
+        for step in (0, 1, self.end or 1):
+            self.density_at(step)
+        if self.drop is None and max(rates) > 0:
+            raise ValueError("Method.rate exchanges links, but Method.drop is None: say which ones go")
+
+    def density_at(self, step: int) -> float | None:
+        """The density that an update at this step leaves behind."""
+        if self.density is None:
+            return None
+        value = as_schedule(self.density)(self._scheduled(step), self.end)
+        if not 0 < value <= 1:
+            raise ValueError(f"Method.density is {value} at step {step}: expected 0 < density <= 1")
+        return value
+
+    def rate_at(self, step: int) -> float:
+        """The share of active links that an update at this step exchanges."""
+        if self.grow is None and not self.final_prune:
+            return 0.0
+        value = as_schedule(self.rate)(self._scheduled(step), self.end)
+        if not 0 <= value < 1:
+            raise ValueError(f"Method.rate is {value} at step {step}: expected 0 <= rate < 1")
+        return value
+
+    def due(self, step: int) -> bool:
+        """Whether step number `step` (from 1) has an update."""
+        if self.every is None or step < max(1, self.offset) or (self.end is not None and step > self.end):
+            return False
+        return (step - self.offset) % self.every == 0
+
+    def last(self, step: int) -> bool:
+        """Whether the update at this step is the last one."""
+        return self.end is not None and self.every is not None and self.due(step) and step + self.every > self.end
+
+    @property
+    def reads_gradient(self) -> bool:
+        """Whether an update wants the dense gradient."""
+        return any(needs_gradient(score) for score in (self.drop, self.grow, self.share))
+
+    @property
+    def watches_every_step(self) -> bool:
+        """Whether the dense gradient of every step is wanted."""
+        return any(watches_every_step(score) for score in (self.drop, self.grow, self.share))
+
+    @property
+    def moves_between_layers(self) -> bool:
+        """Whether a layer's number of links may change though the density does not."""
+        return self.scope != "layer" or self.share is not None
+
+    def describe(self) -> dict[str, Any]:
+        """The method in plain words and numbers: for saved states and reports."""
+        return {
+            "density": repr(self.density),
+            "layout": self.layout.name,
+            "structure": f"{self.structure.unit} per {self.structure.grouping.name}",
+            "drop": score_name(self.drop),
+            "grow": score_name(self.grow),
+            "rate": repr(self.rate),
+            "every": repr(self.every),
+            "offset": repr(self.offset),
+            "end": repr(self.end),
+            "scope": self.scope,
+            "grown_value": repr(self.grown_value) if not callable(self.grown_value) else self.grown_value.__name__,
+            "on_update": self.on_update,
+            "final_prune": repr(self.final_prune),
+            "share": score_name(self.share),
+        }
+
+    def _scheduled(self, step: int) -> int:
+        """The step at which schedules are read: the last update, wherever it falls, has the values of the end."""
+        return self.end if self.end is not None and self.last(step) else step
+
+
+def normal(std: float) -> GrownValue:
+    """Grown links begin at N(0, std**2), hashed (SET: 0.1)."""
+
+    def grown_value(index: Tensor, weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
+        return normal_at(index, context.key("grown")) * std
+
+    grown_value.__name__ = f"normal({std})"
+    return grown_value
+
+
+def uniform_within(bound: float) -> GrownValue:
+    """Grown links begin uniformly in [-bound, bound), hashed."""
+
+    def grown_value(index: Tensor, weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
+        return (uniform_at(index, context.key("grown")) * 2 - 1) * bound
+
+    grown_value.__name__ = f"uniform({bound})"
+    return grown_value
+
+
+def gradient_step(scale: float = 1.0) -> GrownValue:
+    """Grown links begin where one step of plain gradient descent would put them: -scale * lr * g (RigL's grad_scale)."""
+
+    def grown_value(index: Tensor, weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
+        if gradient is None:
+            raise RuntimeError(f"{context.name}: gradient_step needs the dense gradient of an update step")
+        return gradient * (-scale * torch.as_tensor(context.options["lr"], dtype=gradient.dtype, device=gradient.device))
+
+    grown_value.__name__ = f"gradient_step({scale})"
+    return grown_value
+
+
+def resolve_density(
+    method: Method, density: float | Mapping[str, float] | None
+) -> tuple[float | Schedule | None, dict[str, float]]:
+    """`sparsify`'s density argument: (the method's density or its replacement, densities by name pattern).
+
+    Raises:
+        ValueError: a density outside of (0, 1].
+    """
+    values = density.values() if isinstance(density, Mapping) else [] if density is None else [density]
+    for value in values:
+        if not 0 < value <= 1:
+            raise ValueError(f"density is {value}: expected 0 < density <= 1")
+    if isinstance(density, Mapping):
+        return method.density, dict(density)
+    return (method.density if density is None else density), {}

@@ -1,0 +1,107 @@
+"""An engine's state as tensors and plain values, and back with every check before anything changes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sparse_core.method import Method
+from sparse_core.packing import pack, unpack
+from sparse_core.update import SparseLayer
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SavedLayer:
+    """A layer's part of a saved state, unpacked."""
+
+    mask: Tensor
+    explored: Tensor
+    counts: Sequence[int]
+    memory: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A saved state that fits an engine's layers."""
+
+    step: int
+    updates: int
+    requested: float | None
+    seed: int
+    layers: Sequence[SavedLayer]
+
+
+def state_of(
+    layers: Sequence[SparseLayer], method: Method, seed: int, step: int, updates: int, requested: float | None
+) -> dict[str, Any]:
+    """The state: readable by `torch.load(weights_only=True)`, one bit a link for a mask."""
+    return {
+        "version": _VERSION,
+        "method": method.describe(),
+        "seed": seed,
+        "step": step,
+        "updates": updates,
+        "requested": requested,
+        "layers": {
+            layer.name: {
+                "shape": list(layer.mask.shape),
+                "mask": pack(layer.mask),
+                "explored": pack(layer.explored),
+                "counts": list(layer.counts),
+                "memory": {key: value.detach().clone() for key, value in layer.memory.items()},
+            }
+            for layer in layers
+        },
+    }
+
+
+def checked(state: Mapping[str, Any], layers: Sequence[SparseLayer], method: Method) -> Saved:
+    """The state, if it belongs to these layers.
+
+    Raises:
+        ValueError: another version, other layers, shapes or structures, counts that do not add up.
+    """
+    if state.get("version") != _VERSION:
+        raise ValueError(f"the state has version {state.get('version')!r}, expected {_VERSION}: it is no state of this engine")
+    saved = state["layers"]
+    here = {layer.name for layer in layers}
+    if set(saved) != here:
+        missing, other = sorted(here - set(saved)), sorted(set(saved) - here)
+        raise ValueError(
+            f"these are the masks of another model: the state lacks {missing[:3]} and has {other[:3]}, which is not sparse here"
+        )
+    unpacked = [_layer(layer, saved[layer.name]) for layer in layers]
+    described = method.describe()
+    changed = [f"{key} {old} -> {described.get(key)}" for key, old in state["method"].items() if described.get(key) != old]
+    if changed:
+        warnings.warn(f"the saved method differs and the engine's own goes on: {'; '.join(changed)}", stacklevel=3)
+    requested = state["requested"]
+    return Saved(
+        int(state["step"]), int(state["updates"]), None if requested is None else float(requested), int(state["seed"]), unpacked
+    )
+
+
+def _layer(layer: SparseLayer, saved: Mapping[str, Any]) -> SavedLayer:
+    shape = tuple(saved["shape"])
+    if shape != tuple(layer.mask.shape):
+        raise ValueError(f"{layer.name}: the state's mask has shape {shape}, the weight {tuple(layer.mask.shape)}")
+    try:
+        mask, explored = unpack(saved["mask"], shape), unpack(saved["explored"], shape)
+    except ValueError as error:
+        raise ValueError(f"{layer.name}: {error}") from error
+    counts = [int(count) for count in saved["counts"]]
+    mask = mask.to(layer.mask.device)
+    units = layer.grid.units_of(mask)
+    if len(counts) != layer.grid.groups or units.sum(dim=1).tolist() != counts:
+        raise ValueError(f"{layer.name}: the state's mask does not have the links per group that it claims; another structure?")
+    if int(mask.sum().item()) != sum(counts) * layer.grid.members:
+        raise ValueError(f"{layer.name}: the state's mask cuts through units that live and die together")
+    if layer.grid.allowed is not None and bool((units & ~layer.grid.allowed).any()):
+        raise ValueError(f"{layer.name}: the state's mask has links outside of the allowed region")
+    return SavedLayer(mask, explored.to(layer.mask.device), counts, dict(saved["memory"]))

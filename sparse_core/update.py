@@ -1,0 +1,347 @@
+"""Planning an update of all layers: scores, counts, selections. Nothing is changed here, so an update can be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_core import rewire
+from sparse_core.layout import Layer, counts_of, share_out
+from sparse_core.method import Method
+from sparse_core.scores import Context, Score, score_name
+from sparse_core.structure import Grid
+from sparse_core.targets import Target
+
+
+@dataclass(eq=False)
+class SparseLayer:
+    """A target with its mask and all that the engine keeps of it.
+
+    Attributes:
+        target: the parameter and its name.
+        grid: the structure fitted to it.
+        mask: bool, of the weight's shape.
+        explored: bool, links that were ever active.
+        counts: active units per group, known on the host.
+        fixed_density: a density that holds whatever the layout says, or None.
+        memory: what stateful scores keep.
+    """
+
+    target: Target
+    grid: Grid
+    mask: Tensor
+    explored: Tensor
+    counts: list[int]
+    fixed_density: float | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The parameter's name."""
+        return self.target.name
+
+    @property
+    def links(self) -> int:
+        """Active links."""
+        return sum(self.counts) * self.grid.members
+
+    @property
+    def size(self) -> int:
+        """Allowed links."""
+        return sum(self.grid.room()) * self.grid.members
+
+    def as_layout_layer(self) -> Layer:
+        """The layer as a layout sees it."""
+        return Layer(self.name, tuple(self.target.parameter.shape), self.size)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When and how an update happens.
+
+    Attributes:
+        step: the number of the optimizer step, from 1.
+        update: the number of the update, from 1.
+        seed: the engine's seed.
+        rate: the share of active links to exchange.
+        density: the density to reach, or None to leave it.
+        prune_only: nothing grows.
+        dry: a dry run.
+    """
+
+    step: int
+    update: int
+    seed: int
+    rate: float
+    density: float | None
+    prune_only: bool = False
+    dry: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """What an update would do to a layer.
+
+    Attributes:
+        layer: the layer.
+        mask: the new mask.
+        dropped: links that were active and are not kept, those that grow back at once included.
+        counts: active units per group afterwards.
+        grown_links: how many links are new.
+    """
+
+    layer: SparseLayer
+    mask: Tensor
+    dropped: Tensor
+    counts: list[int]
+    grown_links: int
+
+    @property
+    def grown(self) -> Tensor:
+        """Links that are active now and were not before."""
+        return self.mask & ~self.layer.mask
+
+
+@dataclass(frozen=True, eq=False)
+class LayerInput:
+    """What scores read of a layer: weight and unscaled dense gradient in at least float32, optimizer state and options."""
+
+    weight: Tensor
+    gradient: Tensor | None
+    state: MutableMapping[str, Any]
+    options: MutableMapping[str, Any]
+
+
+def context_of(layer: SparseLayer, given: LayerInput, moment: Moment, role: str) -> Context:
+    """The context of a score."""
+    return Context(
+        name=layer.name,
+        mask=layer.mask,
+        step=moment.step,
+        update=moment.update,
+        seed=moment.seed,
+        role=role,
+        explored=layer.explored,
+        state=given.state,
+        options=given.options,
+        active=layer.links,
+        memory=layer.memory,
+        dry=moment.dry,
+    )
+
+
+def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Method, moment: Moment) -> list[LayerPlan]:
+    """What the update would do.
+
+    Layers without a gradient are left as they are if a score needs one.
+
+    Raises:
+        FloatingPointError: a score that is not finite, with the layer's name.
+        ValueError: a density that rises in a method that grows nothing; a score of a wrong shape.
+    """
+    ready = [
+        (layer, given)
+        for layer, given in zip(layers, inputs, strict=True)
+        if given.gradient is not None or not method.reads_gradient
+    ]
+    if not ready:
+        return []
+    work = [_LayerWork(layer, given, method, moment) for layer, given in ready]
+    _choose_drops(work, method, moment)
+    growth = _growth(work, method, moment)
+    results = [one.finish(amount) for one, amount in zip(work, growth, strict=True)]
+    return _read(work, results, method)
+
+
+class _LayerWork:
+    """A layer in the middle of an update."""
+
+    def __init__(self, layer: SparseLayer, given: LayerInput, method: Method, moment: Moment) -> None:
+        self.layer, self.given, self.method, self.moment = layer, given, method, moment
+        self.active = layer.grid.units_of(layer.mask)
+        device = self.active.device
+        self.counts = torch.tensor(layer.counts, device=device)
+        self.room = torch.tensor(layer.grid.room(), device=device)
+        self.kept = self.active
+        self.exchanged = torch.zeros_like(self.counts)  # dropped units that grow back, here or elsewhere
+        self.rise = torch.zeros_like(self.counts)
+        self.not_finite = torch.zeros((), dtype=torch.int64, device=device)
+
+    def on_device(self, numbers: list[int]) -> Tensor:
+        """Whole numbers as a tensor beside the mask."""
+        return torch.tensor(numbers, device=self.active.device)
+
+    def score(self, score: Score | None, role: str) -> Tensor:
+        """A score pooled over units; zeros where there is none."""
+        if score is None:
+            return torch.zeros(self.active.shape, device=self.active.device)
+        weight = self.given.weight
+        values = score(weight, self.given.gradient, context_of(self.layer, self.given, self.moment, role))
+        if values.shape != weight.shape:
+            raise ValueError(
+                f"{self.layer.name}: the score {score_name(score)} has shape {tuple(values.shape)}, "
+                f"expected {tuple(weight.shape)}"
+            )
+        return self.layer.grid.scores_of(values if values.is_floating_point() else values.to(weight.dtype))
+
+    def drop(self, shrink: Tensor, scores: Tensor) -> None:
+        """Drop within the layer: `shrink` units per group for good, and the exchange's quota."""
+        left = self.counts - shrink
+        quota = rewire.exchange_quota(left, self.room - left, self.moment.rate)
+        done = rewire.drop(self.kept, scores, quota, shrink)
+        self.kept = done.kept
+        self.exchanged = done.counts - shrink
+        self.not_finite = self.not_finite + done.not_finite
+
+    def finish(self, amount: Tensor) -> Tensor:
+        """Grow; returns the new mask of units."""
+        if self.method.grow is None or self.moment.prune_only:
+            return self.kept
+        grown = rewire.grow(self.kept, self.layer.grid.allowed, self.score(self.method.grow, "grow"), amount)
+        self.not_finite = self.not_finite + grown.not_finite
+        return grown.units
+
+
+def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> None:
+    if method.scope == "layer":
+        targets = _layer_targets(work, method, moment)
+        for one, target in zip(work, targets, strict=True):
+            _check_rise(one, sum(target) - sum(one.layer.counts), method)
+            one.rise = one.on_device([max(0, new - old) for new, old in zip(target, one.layer.counts, strict=True)])
+            shrink = one.on_device([max(0, old - new) for new, old in zip(target, one.layer.counts, strict=True)])
+            one.drop(shrink, one.score(method.drop, "drop"))
+        return
+    change = _total_target(work, method, moment) - sum(sum(one.layer.counts) for one in work)
+    if change > 0:
+        _check_rise(work[0], change, method)
+        rises = share_out(
+            change, _stacked(one.counts for one in work).double(), _stacked(one.room - one.counts for one in work)
+        )
+        for one, rise in zip(work, rises, strict=True):
+            one.rise = rise.view(1)
+    scores = [one.score(method.drop, "drop") for one in work]
+    for one, score in zip(work, scores, strict=True):
+        one.not_finite = one.not_finite + (one.active & ~torch.isfinite(score)).sum()
+    if change < 0:
+        _drop_over_all(work, scores, torch.tensor(-change, device=scores[0].device), exchange=False)
+    if method.scope == "global":
+        left = _stacked(one.counts for one in work).sum().view(1)
+        room = _stacked(one.room for one in work).sum().view(1)
+        _drop_over_all(work, scores, rewire.exchange_quota(left, room - left, moment.rate).total, exchange=True)
+        return
+    for one, score in zip(work, scores, strict=True):
+        one.drop(torch.zeros_like(one.counts), score)
+
+
+def _check_rise(one: _LayerWork, rise: int, method: Method) -> None:
+    if rise > 0 and method.grow is None:
+        raise ValueError(f"{one.layer.name}: the density rises, but Method.grow is None")
+
+
+def _drop_over_all(work: list[_LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:
+    for one, keeps in zip(work, rewire.drop_over_all([one.kept for one in work], scores, count), strict=True):
+        dropped = one.kept.sum(dim=1) - keeps.sum(dim=1)
+        one.kept = keeps
+        if exchange:
+            one.exchanged = dropped
+        else:
+            one.counts = one.counts - dropped
+
+
+def _stacked(counts: Iterable[Tensor]) -> Tensor:
+    """One number per layer: its units over all groups."""
+    return torch.stack([count.sum() for count in counts])
+
+
+def _growth(work: list[_LayerWork], method: Method, moment: Moment) -> list[Tensor]:
+    """How many units each group of each layer grows."""
+    if method.share is None:
+        return [one.exchanged + one.rise for one in work]
+    means = []
+    for one in work:
+        worth = one.score(method.share, "share")
+        means.append(torch.where(one.active, worth, 0.0).sum() / one.active.sum().clamp(min=1))
+    total = _stacked(one.exchanged + one.rise for one in work).sum()
+    room = _stacked(one.room - one.kept.sum(dim=1) for one in work)
+    shared = share_out(total, torch.stack(means).double().nan_to_num(), room)
+    return [amount.view(1) for amount in shared]
+
+
+def _layer_targets(work: list[_LayerWork], method: Method, moment: Moment) -> list[list[int]]:
+    """Active units per group that each layer should have after the update, before exchanges."""
+    layers = [one.layer for one in work]
+    if moment.density is None:
+        return [layer.counts for layer in layers]
+    targets = group_counts(layers, method, moment.density)
+    if method.share is None:
+        return targets
+    # Growth by share moved links between layers; a density that changes keeps what it brought about.
+    shares = torch.tensor([sum(layer.counts) for layer in layers], dtype=torch.float64)
+    caps = torch.tensor([sum(layer.grid.room()) for layer in layers])
+    return [[count] for count in share_out(sum(map(sum, targets)), shares, caps).tolist()]
+
+
+def _total_target(work: list[_LayerWork], method: Method, moment: Moment) -> int:
+    layers = [one.layer for one in work]
+    counts = [layer.counts for layer in layers] if moment.density is None else group_counts(layers, method, moment.density)
+    return sum(map(sum, counts))
+
+
+def _read(work: list[_LayerWork], units: list[Tensor], method: Method) -> list[LayerPlan]:
+    """The one moment at which an update waits for the device: counts and bad scores of all layers at once."""
+    masks = [one.layer.grid.mask_of(new) for one, new in zip(work, units, strict=True)]
+    facts = []
+    for one, new in zip(work, units, strict=True):
+        device = work[0].active.device
+        facts += [
+            one.not_finite.view(1).to(device),
+            (new & ~one.active).sum().view(1).to(device),
+            new.sum(dim=1).to(device),
+        ]
+    numbers = torch.cat(facts).tolist()
+    plans = []
+    for one, new, mask in zip(work, units, masks, strict=True):
+        bad, grown, counts = numbers[0], numbers[1], numbers[2 : 2 + new.shape[0]]
+        numbers = numbers[2 + new.shape[0] :]
+        if bad:
+            raise FloatingPointError(
+                f"{one.layer.name}: {bad} scores of {score_name(method.drop)} (drop) or {score_name(method.grow)} (grow) "
+                "are not finite; nothing was changed. Look for an infinite weight or gradient"
+            )
+        dropped = one.layer.grid.mask_of(one.active & ~one.kept)
+        plans.append(LayerPlan(one.layer, mask, dropped, counts, grown * one.layer.grid.members))
+    return plans
+
+
+def group_counts(layers: Sequence[SparseLayer], method: Method, density: float | None) -> list[list[int]]:
+    """Active units in every group of every layer, at a density.
+
+    A single group of single weights gets the layout's number exactly; other structures the nearest that they can have.
+    """
+    fixed = {layer.name: layer.fixed_density for layer in layers if layer.fixed_density is not None}
+    if method.layout.score is not None:
+        free = [layer for layer in layers if layer.name not in fixed]
+        assert density is not None
+        total = round(density * sum(layer.size for layer in free))
+        proportion = torch.tensor([float(layer.links or layer.size) for layer in free], dtype=torch.float64)
+        shared = iter(share_out(total, proportion, torch.tensor([layer.size for layer in free])).tolist())
+        links = [round(fixed[layer.name] * layer.size) if layer.name in fixed else next(shared) for layer in layers]
+    else:
+        links = counts_of(method.layout, [layer.as_layout_layer() for layer in layers], density, fixed)
+    counts, carry = [], 0.0
+    for layer, wanted in zip(layers, links, strict=True):
+        room, members = layer.grid.room(), layer.grid.members
+        if layer.grid.groups == 1:
+            # What one layer's whole units cannot express, the next layer makes up for.
+            exact = (wanted + carry) / members
+            units = min(max(1, int(exact + 0.5)), room[0])
+            carry += wanted - units * members
+            counts.append([units])
+        else:
+            share = wanted / layer.size
+            counts.append([min(max(1 if one else 0, int(share * one + 0.5)), one) for one in room])
+    return counts
