@@ -284,6 +284,18 @@ def test_export_keeps_the_layer_whole_with_any_number_of_tokens() -> None:
     assert torch.equal(program.module()(x), sparse(x))
 
 
+def test_compiling_breaks_no_graph_and_keeps_the_gradients() -> None:
+    _, _, sparse = masked_pair()
+    x = torch.randn(20, 7, requires_grad=True)
+    leaves = (x, *sparse.parameters())
+    expected = torch.autograd.grad(sparse(x).square().sum(), leaves)
+    compiled = torch.compile(masked_pair()[2], backend="aot_eager", fullgraph=True)
+    y = compiled(x)
+    assert torch.equal(y, sparse(x))
+    gradients = torch.autograd.grad(y.square().sum(), (x, *compiled.parameters()))
+    assert all(close(ours, theirs, 1e-6) for ours, theirs in zip(gradients, expected, strict=True))
+
+
 def test_it_makes_no_warnings() -> None:
     """In a process of its own, for torch gives its warning about CSR tensors only once."""
     code = """
