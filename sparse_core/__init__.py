@@ -5,11 +5,13 @@
 It imports torch and the standard library. docs/sparsity.md explains the words.
 """
 
-from sparse_core import layout, schedules, scores, structure
+from sparse_core import layout, schedules, scores, sparse, structure
+from sparse_core.accounting import Cost, cost
 from sparse_core.engine import Proposal, SparseEngine
 from sparse_core.method import Method
 from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, Static
 from sparse_core.report import Report
+from sparse_core.sparse import compile_sparse
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Structure
 
@@ -19,6 +21,7 @@ __all__ = [
     "MEST",
     "SET",
     "SNFS",
+    "Cost",
     "GraNet",
     "Method",
     "Proposal",
@@ -27,9 +30,12 @@ __all__ = [
     "SparseEngine",
     "Static",
     "Structure",
+    "compile_sparse",
+    "cost",
     "layout",
     "schedules",
     "scores",
+    "sparse",
     "sparsify",
     "structure",
 ]

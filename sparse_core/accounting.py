@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from sparse_core.probe import aligned, call, parameter_names, unchanged, unwrapped
+from sparse_core.probe import aligned, call, parameter_names, unchanged
+from sparse_core.wrappers import unwrapped
 
 Weights = tuple[str, ...]  # names of the parameters in a kernel, in the order of its operands
 

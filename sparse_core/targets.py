@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from sparse_core.wrappers import wrapped_module
+
 Pattern = str | Callable[[str, nn.Parameter], bool]
 """A glob over parameter names (`encoder.*`) or over the names of the modules that hold them, or a predicate."""
 
@@ -45,15 +47,6 @@ def plain_names(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
                 seen.add(id(parameter))
                 found[f"{path}.{attribute}" if path else attribute] = (module, attribute)
     return found
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, DataParallel and torch.compile."""
-    while True:
-        inner = _wrapped(model)
-        if inner is None:
-            return model
-        model = inner
 
 
 def select(
@@ -160,16 +153,8 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern)]
 
 
-def _wrapped(module: nn.Module) -> nn.Module | None:
-    """What a wrapper wraps; None for any other module."""
-    inner = module._modules.get("_orig_mod")  # torch.compile
-    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        inner = module._modules["module"]
-    return inner
-
-
 def _walk(module: nn.Module, path: str) -> Iterable[tuple[str, nn.Module]]:
-    inner = _wrapped(module)
+    inner = wrapped_module(module)
     if inner is not None:
         yield from _walk(inner, path)
         return

@@ -13,6 +13,7 @@ from sparse_core import rewire
 from sparse_core.layout import Layer, counts_of, share_out
 from sparse_core.method import Method
 from sparse_core.scores import Context, Score, score_name
+from sparse_core.selection import count_true
 from sparse_core.structure import Grid
 from sparse_core.targets import Target
 
@@ -244,7 +245,7 @@ def _check_rise(one: _LayerWork, rise: int, method: Method) -> None:
 
 def _drop_over_all(work: list[_LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:
     for one, keeps in zip(work, rewire.drop_over_all([one.kept for one in work], scores, count), strict=True):
-        dropped = one.kept.sum(dim=1) - keeps.sum(dim=1)
+        dropped = count_true(one.kept) - count_true(keeps)
         one.kept = keeps
         if exchange:
             one.exchanged = dropped
@@ -264,9 +265,9 @@ def _growth(work: list[_LayerWork], method: Method, moment: Moment) -> list[Tens
     means = []
     for one in work:
         worth = one.score(method.share, "share")
-        means.append(torch.where(one.active, worth, 0.0).sum() / one.active.sum().clamp(min=1))
+        means.append(torch.where(one.active, worth, 0.0).sum() / count_true(one.active).sum().clamp(min=1))
     total = _stacked(one.exchanged + one.rise for one in work).sum()
-    room = _stacked(one.room - one.kept.sum(dim=1) for one in work)
+    room = _stacked(one.room - count_true(one.kept) for one in work)
     shared = share_out(total, torch.stack(means).double().nan_to_num(), room)
     return [amount.view(1) for amount in shared]
 
@@ -299,8 +300,8 @@ def _read(work: list[_LayerWork], units: list[Tensor], method: Method) -> list[L
         device = work[0].active.device
         facts += [
             one.not_finite.view(1).to(device),
-            (new & ~one.active).sum().view(1).to(device),
-            new.sum(dim=1).to(device),
+            count_true(new & ~one.active).sum().view(1).to(device),
+            count_true(new).to(device),
         ]
     numbers = torch.cat(facts).tolist()
     plans = []

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparse_core.probe import Names, aligned, call, parameter_names, unchanged, unwrapped, wrapped_module
+from sparse_core.probe import Names, aligned, call, parameter_names, unchanged
 from sparse_core.sparse.linear import Linear
+from sparse_core.wrappers import unwrapped, wrapped_module
 
 
 class HasMasks(Protocol):
