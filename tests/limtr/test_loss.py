@@ -119,6 +119,14 @@ def test_class_weights_weigh_agents_by_their_class() -> None:
         assert terms(outputs, alike, config, class_weights=weights)["layer0"] == 0.0
 
 
+def test_the_parts_of_a_layer_are_told_before_class_weights() -> None:
+    outputs, batch, config = case()
+    plain, weighted = terms(outputs, batch, config), terms(outputs, batch, config, class_weights=(7.0, 7.0, 7.0))
+    assert weighted["layer1"] == pytest.approx(7 * plain["layer1"])
+    for part in ("regression", "velocity", "classification"):
+        assert weighted[f"layer1_{part}"] == plain[f"layer1_{part}"]
+
+
 def test_agents_without_a_future_are_left_out_unless_the_reference_is_asked_for() -> None:
     outputs, batch, config = case()
     assert batch.center_future_mask is not None
