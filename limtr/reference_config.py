@@ -19,7 +19,6 @@ from limtr.config import (
 )
 from limtr.scene import LIDAR_FEATURES, PREDICTED_TYPES
 
-
 _NEIGHBOR_SMOOTHING = 0.1
 """Share that LiMTR spreads over the nearest intention points; fixed in its code."""
 

@@ -36,8 +36,8 @@ def lidar(
     return {
         "USE_LIDAR_POINTS": True, "INCLUDE_LIDAR_FEATURES": features, "LP_ADD_ONEHOT_CLASS": one_hot,
         "lidar_encoder": "double-pointnet" if pooled_time else "pointnet-linear",
-        "double_poly": {"nr_timestamps": frames, "pooling": pooling, "layers_per_block": layers, "part1": stage | {"add_global": beside[0]},
-                        "part2": stage | {"add_global": beside[1]}},
+        "double_poly": {"nr_timestamps": frames, "pooling": pooling, "layers_per_block": layers,
+                        "part1": stage | {"add_global": beside[0]}, "part2": stage | {"add_global": beside[1]}},
     }  # fmt: skip
 
 
