@@ -142,6 +142,18 @@ def test_agents_without_a_future_are_left_out_unless_the_reference_is_asked_for(
     assert gradient.any(dim=-1).all()
 
 
+def test_agents_without_a_history_are_left_out_of_the_dense_loss_unless_the_reference_is_asked_for() -> None:
+    outputs, batch, config = case()
+    unseen = ~outputs.scene.agent_valid
+    assert batch.agent_future_mask is not None
+    assert unseen.any()
+    assert batch.agent_future_mask[unseen].any()
+    forgotten = replace(batch, agent_future_mask=batch.agent_future_mask & ~unseen[..., None])
+    assert terms(outputs, batch, config)["dense"] == terms(outputs, forgotten, config)["dense"]
+    quirk = {"reference_unseen_agents": True}
+    assert terms(outputs, batch, config, **quirk)["dense"] != terms(outputs, forgotten, config, **quirk)["dense"]
+
+
 def test_a_batch_without_futures_is_refused() -> None:
     outputs, batch, config = case()
     with pytest.raises(ValueError, match="no center_future"):
