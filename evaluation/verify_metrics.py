@@ -64,7 +64,7 @@ def case_scenarios(arrays: Mapping[str, npt.NDArray[Any]], case: str) -> Iterato
             scenario_id=f"{case} scenario {scenario} ({of['sid'][scenario]})",
             track_type=of["otype"][scenario],
             track_states=of["gt"][scenario].astype(np.float64),
-            track_valid=of["gt_valid"][scenario],
+            track_valid=of["gt_valid"][scenario].astype(np.bool_),
             group_rows=rows[scenario].astype(np.int64),
             # (M, K, N, 16, 2) as it is.
             xy_m=of["pred"][scenario].astype(np.float64),

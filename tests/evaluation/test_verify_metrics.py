@@ -34,6 +34,14 @@ def test_all_values_of_the_official_op_agree(capsys):
     assert "324 of 324" in capsys.readouterr().out
 
 
+def test_masks_of_whole_numbers_are_masks_too(two_cases, tmp_path):
+    with np.load(two_cases, allow_pickle=False) as file:
+        arrays = {name: file[name].astype(np.int64) if file[name].dtype == bool else file[name] for name in file.files}
+    np.savez(tmp_path / "inputs.npz", **arrays)
+    expected = tampered(tmp_path, lambda expected: None)
+    assert run(VerifyMetricsConfig(golden=tmp_path / "inputs.npz", expected=expected)) == 0
+
+
 def test_a_value_off_by_more_than_the_tolerance_fails(two_cases, tmp_path, capsys):
     def change(expected):
         expected["case4"]["TYPE_CYCLIST_9"]["soft_mean_average_precision_ref"] += 2e-4
