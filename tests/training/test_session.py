@@ -23,7 +23,7 @@ from tests.training.small import CPU, SCENES, assert_same_tensors, recipe, sessi
 from training import checkpoint, loop
 from training.checkpoint import CheckpointStore
 from training.data import epoch_batches
-from training.loop import NonFiniteLossError, Trainer
+from training.loop import Interrupt, NonFiniteLossError, Trainer
 from training.session import Session
 
 
@@ -371,3 +371,12 @@ def test_a_validation_sees_the_average_and_the_best_one_is_named(tmp_path: Path)
     part.run()
     assert seen == [True]
     assert (part.store.folder / "best.txt").read_text().strip() == "step-00000003"
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    interrupt = Interrupt()
+    with interrupt.watch():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
