@@ -217,6 +217,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     stop_after(first, 11)
     first.run()
     with (tmp_path / "log.jsonl").open("a") as handle:
+        handle.write('{"step": 12, "kind": "train", "loss": 1.0}\n')  # logged after the last checkpoint
         handle.write('{"step": 12, "kind": "train", "lo')  # a killed process may leave half a line
     second = session(tmp_path, recipe(steps=12))
     second.restore(second.store.latest() or tmp_path)
