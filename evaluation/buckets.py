@@ -102,7 +102,10 @@ def classify(
 
 
 def joint_bucket(buckets: npt.NDArray[np.int64], member: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Bucket of groups: the member's bucket of highest priority; NONE if a member has none or the group is empty.
+    """Bucket of groups: the highest priority among the members that have a bucket; NONE if no member has one.
+
+    As in Waymo's code, a member without a bucket (invalid at the current step, say) does not take its group out of average
+    precision; whether the group can be measured at a step is another question.
 
     Args:
         buckets: (G, N) `Bucket` numbers.
@@ -114,5 +117,4 @@ def joint_bucket(buckets: npt.NDArray[np.int64], member: npt.NDArray[np.bool_]) 
     rank = np.array([JOINT_PRIORITY.index(bucket) if bucket >= 0 else -1 for bucket in Bucket])
     ranks = rank[buckets + 1]
     highest = np.where(member, ranks, -1).max(axis=1, initial=-1)
-    unknown = (member & (ranks < 0)).any(axis=1) | (highest < 0)
-    return np.where(unknown, int(Bucket.NONE), np.array(JOINT_PRIORITY, dtype=np.int64)[np.maximum(highest, 0)])
+    return np.where(highest < 0, int(Bucket.NONE), np.array(JOINT_PRIORITY, dtype=np.int64)[np.maximum(highest, 0)])

@@ -180,14 +180,17 @@ def read_predictions(path: Path, on_error: Report | None = None) -> Iterator[Sce
             NaN, other than 80 steps, a mode twice or missing, rows that do not stand together.
     """
     with _open(path) as file:
+        parted = _parted_scenarios(file)
         seen: set[str] = set()
         for scenario_id, rows in _scenarios(file):
             try:
-                if scenario_id in seen:
+                if scenario_id in parted:
+                    if scenario_id in seen:
+                        continue
+                    seen.add(scenario_id)
                     raise ValueError(
                         f"{path}: rows of scenario {scenario_id!r} do not stand together; sort the file by scenario_id"
                     )
-                seen.add(scenario_id)
                 prediction = _prediction(path, scenario_id, rows)
             except ValueError as error:
                 if on_error is None:
@@ -228,6 +231,22 @@ def _open(path: Path) -> Any:
             wanted = str(_schema().field(name).type)
             raise ValueError(f"{path}: column {name!r} must have type {wanted}, has {schema.field(name).type}")
     return file
+
+
+def _parted_scenarios(file: Any) -> set[str]:
+    """Ids of the scenarios whose rows do not stand together: the first part of such a scenario must not pass for the whole."""
+    parted: set[str] = set()
+    done: set[str] = set()
+    current: str | None = None
+    for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=["scenario_id"]):
+        ids = batch.column("scenario_id").to_numpy(zero_copy_only=False)
+        for start in np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else ():
+            scenario_id = str(ids[start])
+            if scenario_id != current:
+                parted |= {scenario_id} & done
+                done.add(scenario_id)
+                current = scenario_id
+    return parted
 
 
 def _scenarios(file: Any) -> Iterator[tuple[str, Any]]:

@@ -64,7 +64,7 @@ def case_scenarios(arrays: Mapping[str, npt.NDArray[Any]], case: str) -> Iterato
             scenario_id=f"{case} scenario {scenario} ({of['sid'][scenario]})",
             track_type=of["otype"][scenario],
             track_states=of["gt"][scenario].astype(np.float64),
-            track_valid=of["gt_valid"][scenario],
+            track_valid=of["gt_valid"][scenario].astype(np.bool_),
             group_rows=rows[scenario].astype(np.int64),
             # (M, K, N, 16, 2) as it is.
             xy_m=of["pred"][scenario].astype(np.float64),
@@ -86,16 +86,21 @@ def compare_case(case: str, metrics: MotionMetrics, expected: Mapping[str, Mappi
         for name in wanted if wanted else ["min_ade"]:
             if name not in NAMES:
                 raise ValueError(f"{case}: expected values of {key} name {name!r}, known are {sorted(NAMES)}")
-            value, want = values.get(NAMES[name]), wanted.get(name, ABSENT)
-            if want == ABSENT:
-                difference, note = (0.0 if value is None else math.inf), "absent" if value is None else "expected no value"
-            elif value is None:
-                difference, note = math.nan, f"no value, expected {want:.6f}"
-            else:
-                difference, note = abs(value - want), ""
+            difference, note = _difference(values, name, wanted.get(name, ABSENT))
             yield Comparison(
                 name=f"{case} {kind} {horizon} {NAMES[name]}", difference=difference, tolerance=TOLERANCE, note=note
             )
+
+
+def _difference(values: Mapping[str, float | None], name: str, want: float) -> tuple[float, str]:
+    """How far a value of a type and horizon (empty if there is no object of the type) is from the expected one, and a note."""
+    if not values:
+        return (0.0, "absent") if want == ABSENT else (math.nan, f"no object of the type, expected {want:.6f}")
+    value = values[NAMES[name]]
+    if value is None:
+        # Where objects are there but nothing of them can be measured, the op says 0; we say that there is no value.
+        return (0.0 if want == ABSENT else abs(want)), "nothing to measure"
+    return (math.inf, "expected no value") if want == ABSENT else (abs(value - want), "")
 
 
 def run(config: VerifyMetricsConfig) -> int:

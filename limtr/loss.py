@@ -15,7 +15,11 @@ from limtr.mixture import full_precision, trajectory_losses
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """The loss and what it is made of; every term carries its weight."""
+    """The loss and what it is made of; every term carries its weight.
+
+    The parts of a layer are those of the average agent, before class weights (and before MTR's sum over agents): they can be
+    compared between runs.
+    """
 
     total: torch.Tensor
     """scalar"""
@@ -32,6 +36,7 @@ class _Target:
     query: torch.Tensor
     distance: torch.Tensor
     weight: torch.Tensor
+    known: torch.Tensor
     count: torch.Tensor
 
 
@@ -84,6 +89,7 @@ def _find_target(
         query=distance.argmin(dim=-1),
         distance=distance,
         weight=weights[kind.clamp(0, 4)] * known,
+        known=known.to(future.dtype),
         count=known.sum().clamp(min=1),
     )
 
@@ -96,15 +102,16 @@ def _layer_loss(
     log_probability = layer.scores.log_softmax(dim=-1)
     cross_entropy = -(_wanted_probability(target, layer.scores.shape[1], settings) * log_probability).sum(dim=-1)
 
-    def average(value: torch.Tensor) -> torch.Tensor:
-        return (value * target.weight).sum() / target.count
+    def average(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (value * weight).sum() / target.count
 
-    regression = settings.regression_weight * average(nll)
-    velocity = settings.velocity_weight * average(velocity_error)
-    classification = settings.classification_weight * average(cross_entropy)
+    parts = (settings.regression_weight * nll, settings.velocity_weight * velocity_error,
+             settings.classification_weight * cross_entropy)  # fmt: skip
     # MTR adds the sum over agents to the averages of the others (and logs the average).
     share = target.count if settings.classification_reduction == "sum" else 1
-    return regression, velocity, classification, regression + velocity + classification * share
+    total = average(parts[0] + parts[1] + parts[2] * share, target.weight)
+    regression, velocity, classification = (average(part, target.known) for part in parts)
+    return regression, velocity, classification, total
 
 
 def _wanted_probability(target: _Target, num_queries: int, settings: LossConfig) -> torch.Tensor:

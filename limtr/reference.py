@@ -76,8 +76,10 @@ def our_names(state: Mapping[str, torch.Tensor]) -> tuple[State, State]:
             kept[name] = value
         else:
             ours[_rename(name, _PREFIXES)] = value
-    if all(name in plain for name in _INTENTIONS):
-        ours["intention_points"] = torch.stack([plain[name] for name in _INTENTIONS])
+    known = [plain[name] for name in _INTENTIONS if name in plain]
+    if known:
+        # A model of some classes only (OBJECT_TYPE) never looks at the points of the others.
+        ours["intention_points"] = torch.stack([plain.get(name, torch.zeros_like(known[0])) for name in _INTENTIONS])
     return ours, kept
 
 
@@ -105,7 +107,8 @@ def to_reference(
         ours: state dict of a `MotionPredictor`.
         config: its configuration.
         kept: what `our_names` gave beside our state (`MotionPredictor.kept`); zeros stand in for tensors that are not there.
-            LiMTR's intention-point buffers are written if they are in it, or if the model reads LiDAR.
+            LiMTR's intention-point buffers are written if they are in it (then of the same classes), or if the model reads
+            LiDAR.
     """
     kept = {} if kept is None else kept
     renamed = {
@@ -119,8 +122,10 @@ def to_reference(
                 name = f"{_DECODER}{branch}_decoder_layers.{index}.ca_qpos_proj.{part}"
                 like = renamed[name.replace("ca_qpos_proj", "ca_kpos_proj")]
                 renamed[name] = kept.get(name, torch.zeros_like(like))
-    if "intention_points" in ours and (config.encoder.lidar is not None or any(name in kept for name in _INTENTIONS)):
-        renamed |= dict(zip(_INTENTIONS, ours["intention_points"], strict=True))
+    known = [name for name in _INTENTIONS if name in kept]
+    if "intention_points" in ours and (config.encoder.lidar is not None or known):
+        points = dict(zip(_INTENTIONS, ours["intention_points"], strict=True))
+        renamed |= {name: points[name] for name in known or _INTENTIONS}
     return renamed
 
 

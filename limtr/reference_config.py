@@ -19,6 +19,9 @@ from limtr.config import (
 )
 from limtr.scene import LIDAR_FEATURES, PREDICTED_TYPES
 
+_NEIGHBOR_SMOOTHING = 0.1
+"""Share that LiMTR spreads over the nearest intention points; fixed in its code."""
+
 
 def reference_config(meta: Mapping[str, Any]) -> ModelConfig:
     """Our configuration, in reference mode, from the reference's own keys.
@@ -52,7 +55,8 @@ _UNDERSTOOD = {
     "motion_decoder": (
         "NAME OBJECT_TYPE CENTER_OFFSET_OF_MAP NUM_FUTURE_FRAMES NUM_MOTION_MODES INTENTION_POINTS_FILE D_MODEL "
         "NUM_DECODER_LAYERS NUM_ATTN_HEAD MAP_D_MODEL DROPOUT_OF_ATTN NUM_BASE_MAP_POLYLINES NUM_WAYPOINT_MAP_POLYLINES "
-        "LOSS_WEIGHTS NMS_DIST_THRESH CONCAT_LIDAR_CENTER CONCAT_LIDAR_AGENTS ONLY_CENTER_OBJ"
+        "LOSS_WEIGHTS NMS_DIST_THRESH CONCAT_LIDAR_CENTER CONCAT_LIDAR_AGENTS ONLY_CENTER_OBJ USE_PLACE_HOLDER "
+        "confidence_label_smoothing confidence_knn_smoothing class_weights"
     ),
 }
 
@@ -79,6 +83,8 @@ class _Reader:
             )
         if decoder.get("ONLY_CENTER_OBJ", False):
             raise ValueError("ONLY_CENTER_OBJ (an ablation without cross-attention) is not supported")
+        if decoder.get("USE_PLACE_HOLDER", False):
+            raise ValueError("USE_PLACE_HOLDER is on: the reference has the key but not the code, so there is nothing to match")
         lidar = self._lidar() if context.get("USE_LIDAR_POINTS", False) else None
         width = int(context["D_MODEL"])
         return ModelConfig(
@@ -126,21 +132,34 @@ class _Reader:
     def _nms(self) -> tuple[float, float, float]:
         value = self.decoder.get("NMS_DIST_THRESH", 2.5)
         if isinstance(value, Mapping):
-            value = [value[f"TYPE_{kind.name}"] for kind in PREDICTED_TYPES]
+            value = [value.get(f"TYPE_{kind.name}", 2.5) for kind in PREDICTED_TYPES]
         first, second, third = value if isinstance(value, (list, tuple)) else (value,) * 3
         return float(first), float(second), float(third)
 
     def _loss(self) -> LossConfig:
         weights = self.decoder.get("LOSS_WEIGHTS", {})
+        smoothing, neighbors = self._smoothing()
+        vehicle, pedestrian, cyclist = self.decoder.get("class_weights") or (1.0, 1.0, 1.0)
         # LiMTR's files misspell `reg` as `red`, which its code never reads: the default counts.
         return LossConfig(
             regression_weight=float(weights.get("reg", 1.0)),
             velocity_weight=float(weights.get("vel", 0.2)),
             classification_weight=float(weights.get("cls", 1.0)),
             classification_reduction="mean" if self.limtr_like else "sum",
+            label_smoothing=smoothing,
+            label_smoothing_neighbors=neighbors,
+            class_weights=(float(vehicle), float(pedestrian), float(cyclist)),
             reference_unknown_futures=True,
             reference_unseen_agents=True,
         )
+
+    def _smoothing(self) -> tuple[float, int]:
+        """Share and neighbours of LiMTR's two ways of label smoothing."""
+        share = float(self.decoder.get("confidence_label_smoothing") or 0.0)
+        neighbors = int(self.decoder.get("confidence_knn_smoothing") or 0)
+        if share and neighbors:
+            raise ValueError("confidence_label_smoothing and confidence_knn_smoothing are both set: choose one")
+        return (_NEIGHBOR_SMOOTHING, neighbors) if neighbors else (share, 0)
 
     def _view(self, use_lidar: bool) -> ViewConfig:
         context = self.context
@@ -169,7 +188,9 @@ class _Reader:
         if context.get("lidar_enc_class", False):
             raise ValueError("lidar_enc_class (an encoder per class) is not implemented in the reference either")
         kind, settings = context.get("lidar_encoder", "pointnet-linear"), context["double_poly"]
-        part1, part2 = settings["part1"], settings["part2"]
+        if settings.get("without_bnorm", False):
+            raise ValueError("double_poly.without_bnorm (a LiDAR encoder without batch norm) is not supported")
+        part1, part2 = (_with_layers(settings[part], settings.get("layers_per_block")) for part in ("part1", "part2"))
         pooling = settings.get("pooling", "max")
         points = _point_stage(part1)
         if kind == "pointnet-linear":
@@ -178,6 +199,11 @@ class _Reader:
         if kind == "double-pointnet":
             return LidarEncoderConfig(points=points, pooled_time=_point_stage(part2), pooling=pooling, reference_average=True)
         raise ValueError(f"lidar_encoder must be 'pointnet-linear' or 'double-pointnet', is {kind!r}")
+
+
+def _with_layers(part: Mapping[str, Any], layers: int | None) -> Mapping[str, Any]:
+    # LiMTR's sweep over depths: one number in place of all four.
+    return part if layers is None else {**part, "num_pre_layers": layers, "num_bet_layers": layers}
 
 
 def _point_stage(part: Mapping[str, Any]) -> PointStageConfig:

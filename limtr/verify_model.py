@@ -91,10 +91,10 @@ def compare(golden: Arrays) -> list[Comparison]:
 
 def build_model(golden: Arrays, meta: Mapping[str, Any]) -> MotionPredictor:
     """The file's model, in float64, without dropout."""
-    points = {kind: golden[f"intention/TYPE_{kind.name}"] for kind in PREDICTED_TYPES}
+    points = _intention_points(golden)
     # A file that does not say whose it is: LiMTR's state has intention points in it, with LiDAR or without.
-    buffer = f"state/motion_decoder.intention_points_TYPE_{ObjectType.VEHICLE.name}"
-    owner = {"model": "limtr"} if buffer in golden else {}
+    has_buffers = any(name.startswith("state/motion_decoder.intention_points_") for name in golden)
+    owner = {"model": "limtr"} if has_buffers else {}
     config = reference_config({**owner, **meta, "num_queries": len(points[ObjectType.VEHICLE])})
     config = replace(config, encoder=replace(config.encoder, dropout=0.0), decoder=replace(config.decoder, dropout=0.0))
     state = {
@@ -106,6 +106,15 @@ def build_model(golden: Arrays, meta: Mapping[str, Any]) -> MotionPredictor:
     model.kept = our_names(state)[1]
     model.load_state_dict({"intention_points": model.intention_points, **ours})
     return model
+
+
+def _intention_points(golden: Arrays) -> dict[ObjectType, npt.NDArray[Any]]:
+    """Those of the file; zeros for classes that its model does not know (OBJECT_TYPE)."""
+    given = {kind: golden[f"intention/TYPE_{kind.name}"] for kind in PREDICTED_TYPES if f"intention/TYPE_{kind.name}" in golden}
+    if not given:
+        raise KeyError("intention/TYPE_VEHICLE")
+    some = next(iter(given.values()))
+    return {kind: given.get(kind, np.zeros_like(some)) for kind in PREDICTED_TYPES}
 
 
 def golden_batch(golden: Arrays) -> AgentBatch:

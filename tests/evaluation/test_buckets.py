@@ -109,15 +109,21 @@ def test_without_valid_start_or_future_there_is_no_bucket():
     assert bucket("2024", (40.0, 0.0), valid=flags) is Bucket.NONE
 
 
-def test_a_group_has_the_bucket_of_highest_priority():
+def test_a_group_has_the_bucket_of_highest_priority_among_the_members_that_have_one():
     groups = np.array([
         [Bucket.STRAIGHT_LEFT, Bucket.STRAIGHT_RIGHT],
         [Bucket.RIGHT_TURN, Bucket.LEFT_TURN],
         [Bucket.RIGHT_U_TURN, Bucket.LEFT_U_TURN],
         [Bucket.STATIONARY, Bucket.NONE],
+        [Bucket.NONE, Bucket.LEFT_TURN],
         [Bucket.STATIONARY, Bucket.LEFT_TURN],
+        [Bucket.NONE, Bucket.LEFT_TURN],
+        [Bucket.NONE, Bucket.NONE],
+        [Bucket.STRAIGHT, Bucket.STRAIGHT],
     ])  # fmt: skip
-    member = np.ones((5, 2), dtype=bool)
-    member[4, 1] = False
-    expected = [Bucket.STRAIGHT_LEFT, Bucket.LEFT_TURN, Bucket.RIGHT_U_TURN, Bucket.NONE, Bucket.STATIONARY]
+    member = np.ones((9, 2), dtype=bool)
+    member[5:7, 1] = False
+    member[8] = False
+    expected = [Bucket.STRAIGHT_LEFT, Bucket.LEFT_TURN, Bucket.RIGHT_U_TURN, Bucket.STATIONARY, Bucket.LEFT_TURN,
+                Bucket.STATIONARY, Bucket.NONE, Bucket.NONE, Bucket.NONE]  # fmt: skip
     assert joint_bucket(groups, member).tolist() == expected

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from evaluation.baselines import constant_velocity
@@ -13,6 +15,7 @@ from limtr.prediction import ScenePrediction
 from limtr.predictor import MotionPredictor
 from preprocessing.shards import SceneSource
 from tests.builders import tiny_scene
+from tests.evaluation.examples import write_dataset
 
 
 def truth(scene):
@@ -137,6 +140,31 @@ def test_missing_and_unknown_are_named_and_cost_the_exit_status(dataset, tmp_pat
     assert content["results"]["constant velocity"]["objects"]["VEHICLE"] == 4
     assert "tiny0001/135" in capsys.readouterr().err
     assert score_rows(dataset, tmp_path, items, allow_missing=True)[0] == 0
+
+
+def test_a_predicted_target_that_is_invalid_now_is_counted_and_not_scored(tmp_path):
+    scene = tiny_scene(5, with_lidar=False)
+    prediction = constant_velocity(scene)
+    at = scene.tracks_to_predict[1], scene.current_step
+    scene.track_valid[at], scene.track_states[at] = False, 0.0
+    data = write_dataset(tmp_path / "data", {"validation": [scene]})
+    status, content = score_rows(data, tmp_path, [prediction])
+    assert status == 0
+    assert content["agreement"]["num_invalid_now"] == 1
+    assert content["results"]["predictions"] == content["results"]["constant velocity"]
+
+
+def test_an_unusable_scenario_costs_the_exit_status_even_where_missing_is_allowed(dataset, tmp_path):
+    path = tmp_path / "p.parquet"
+    write_predictions(path, [constant_velocity(scene) for scene in SceneSource(dataset, "validation")])
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["x"][3] = float("nan")
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    out = tmp_path / "out"
+    assert run(EvaluateConfig(predictions=path, data=dataset, out=out, allow_missing=True)) == 1
+    bad = json.loads((out / "metrics.json").read_text())["agreement"]["bad_scenarios"]
+    assert len(bad) == 1
+    assert "tiny0000" in bad[0]
 
 
 def test_a_file_of_other_scenes_is_an_error(dataset, tmp_path):

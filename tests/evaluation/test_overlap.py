@@ -87,6 +87,18 @@ def test_an_overlap_counts_for_its_horizon_and_all_later_ones():
     assert [rate(scenario, horizon) for horizon in ("3s", "5s", "8s")] == [0.0, 1.0, 1.0]
 
 
+def test_a_predicted_box_has_the_size_of_its_object_at_that_step_known_or_not():
+    states = straight_tracks(2, apart_m=10.0)
+    states[0, 11:, 3] = 19.0
+    assert rate(one_object([(0.0, 0.0)], [1.0], states=states), "3s") == 1.0
+    valid = np.ones((2, 91), dtype=bool)
+    valid[0, 11:] = False
+    assert rate(one_object([(0.0, 0.0)], [1.0], states=states, valid=valid), "3s") == 1.0
+    states[0, 11:, 3] = 2.0
+    states[0, 10, 3] = 19.0
+    assert rate(one_object([(0.0, 0.0)], [1.0], states=states), "3s") == 0.0
+
+
 def test_tracks_that_are_invalid_now_or_then_are_not_overlapped():
     states = straight_tracks(2, apart_m=10.0)
     valid = np.ones((2, 91), dtype=bool)

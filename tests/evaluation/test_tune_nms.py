@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from evaluation import tune_nms
 from evaluation.metric_config import MotionMetricsConfig
 from evaluation.scoring import evaluate_model
 from evaluation.tune_nms import TuneNmsConfig, best_distance_m, parse_grid, run, search
@@ -55,3 +56,10 @@ def test_the_chosen_distances_go_into_a_copy_of_the_model(model_folder, dataset,
     for name, curve in found["curves"].items():
         assert curve[found["grid_m"].index(found["best_m"][name])] == np.min(curve)
     assert (model_folder / "config.json").read_bytes() == before
+
+
+def test_every_class_gets_its_own_distance(model_folder, dataset, tmp_path, monkeypatch):
+    curves = {"VEHICLE": [0.1, 0.3, 0.2], "PEDESTRIAN": [0.3, 0.2, 0.1], "CYCLIST": [0.1, 0.2, 0.3]}
+    monkeypatch.setattr(tune_nms, "curves_of", lambda metrics, metric: curves)
+    assert run(TuneNmsConfig(checkpoint=model_folder, data=dataset, device="cpu", grid="0:6:3", out=tmp_path, apply=True)) == 0
+    assert MotionPredictor.load(tmp_path / "model").config.nms_distance_m == (2.5, 0.0, 3.0)

@@ -34,6 +34,14 @@ def test_all_values_of_the_official_op_agree(capsys):
     assert "324 of 324" in capsys.readouterr().out
 
 
+def test_masks_of_whole_numbers_are_masks_too(two_cases, tmp_path):
+    with np.load(two_cases, allow_pickle=False) as file:
+        arrays = {name: file[name].astype(np.int64) if file[name].dtype == bool else file[name] for name in file.files}
+    np.savez(tmp_path / "inputs.npz", **arrays)
+    expected = tampered(tmp_path, lambda expected: None)
+    assert run(VerifyMetricsConfig(golden=tmp_path / "inputs.npz", expected=expected)) == 0
+
+
 def test_a_value_off_by_more_than_the_tolerance_fails(two_cases, tmp_path, capsys):
     def change(expected):
         expected["case4"]["TYPE_CYCLIST_9"]["soft_mean_average_precision_ref"] += 2e-4
@@ -62,6 +70,31 @@ def test_a_type_that_is_absent_and_expected_absent_agrees(tmp_path):
             expected["case0"][f"TYPE_CYCLIST_{step}"] = dict.fromkeys(expected["case0"][f"TYPE_CYCLIST_{step}"], -1.0)
 
     assert run(VerifyMetricsConfig(golden=tmp_path / "inputs.npz", expected=tampered(tmp_path, change))) == 0
+
+
+def test_objects_without_anything_to_measure_are_zero_to_the_official_op(tmp_path, capsys):
+    with np.load(INPUTS, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files if name.startswith("case0")}
+    cyclist = arrays["case0_otype"] == 3
+    arrays["case0_gt_valid"][cyclist, 90:] = False
+    np.savez(tmp_path / "inputs.npz", **arrays)
+
+    def change(expected):
+        del expected["case4"]
+        for name in ("min_fde", "miss_rate", "mean_average_precision", "soft_mean_average_precision_ref"):
+            expected["case0"]["TYPE_CYCLIST_15"][name] = 0.0
+
+    run(VerifyMetricsConfig(golden=tmp_path / "inputs.npz", expected=tampered(tmp_path, change)))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "CYCLIST 8s" in line]
+    assert [line.split()[4] for line in lines if "nothing to measure" in line] == ["minFDE", "miss_rate", "mAP", "soft_mAP"]
+    assert all(line.startswith("ok") for line in lines if "nothing to measure" in line)
+
+    def change_more(expected):
+        change(expected)
+        expected["case0"]["TYPE_CYCLIST_15"]["miss_rate"] = 0.5
+
+    assert run(VerifyMetricsConfig(golden=tmp_path / "inputs.npz", expected=tampered(tmp_path, change_more))) == 1
+    assert "FAIL case0 CYCLIST 8s miss_rate" in capsys.readouterr().out
 
 
 def test_a_case_without_expected_values_fails(two_cases, tmp_path):

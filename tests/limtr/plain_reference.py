@@ -87,7 +87,9 @@ class LidarPoints(nn.Module):
     def __init__(self, keys: Keys, channels: int) -> None:
         super().__init__()
         settings = keys["double_poly"]
-        first, second, pooling = settings["part1"], settings["part2"], settings["pooling"]
+        layers = settings.get("layers_per_block")
+        over = {} if layers is None else {"num_pre_layers": layers, "num_bet_layers": layers}
+        first, second, pooling = settings["part1"] | over, settings["part2"] | over, settings["pooling"]
         self.point_compression = Points(channels, first, pooling=pooling)
         self.time_compression: nn.Module
         self.is_linear = keys["lidar_encoder"] == "pointnet-linear"
@@ -290,10 +292,12 @@ class PlainReference(nn.Module):
 
 def loss_terms(
     predictions: list[tuple[Tensor, Tensor]], dense: Tensor, batch: dict[str, Tensor], intentions: Tensor, keys: Keys,
-    is_mtr: bool,
+    is_mtr: bool, kinds: list[int],
 ) -> dict[str, Tensor]:  # fmt: skip
     """Every term of the loss, agent by agent."""
     weights = keys.get("LOSS_WEIGHTS", {})
+    class_weights = dense.new_tensor([keys["class_weights"][kind] if keys.get("class_weights") else 1.0 for kind in kinds])
+    smoothed, near = keys.get("confidence_label_smoothing", 0.0), keys.get("confidence_knn_smoothing", 0)
 
     def errors(path: Tensor, truth: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         log_x, log_y = path[:, 2].clamp(-1.609, 5), path[:, 3].clamp(-1.609, 5)
@@ -311,12 +315,18 @@ def loss_terms(
         for row in range(len(future)):
             best = int((intentions[row] - future[row, last[row], :2]).norm(dim=-1).argmin())
             error = errors(paths[row, best], future[row], mask[row])
-            parts.append(torch.stack((*error, scores[row].logsumexp(0) - scores[row, best])))
-        mean = torch.stack(parts).mean(0) * mask.new_tensor(
-            [weights.get(k, d) for k, d in (("reg", 1), ("vel", 0.2), ("cls", 1))]
-        )
+            surprise = scores[row].logsumexp(0) - scores[row]
+            wrong = surprise[best]
+            if near:
+                closest = (intentions[row] - future[row, last[row], :2]).norm(dim=-1).argsort()[:near]
+                wrong = 0.9 * surprise[best] + 0.1 * surprise[closest].mean()
+            if smoothed:
+                wrong = (1 - smoothed) * wrong + smoothed * surprise.mean()
+            parts.append(torch.stack((*error, wrong)))
+        each = torch.stack(parts) * mask.new_tensor([weights.get(k, d) for k, d in (("reg", 1), ("vel", 0.2), ("cls", 1))])
+        mean, weighted = each.mean(0), (each * class_weights[:, None]).mean(0)
         terms |= {f"loss_layer{index}_{name}": value for name, value in zip(("reg_gmm", "reg_vel", "cls"), mean, strict=True)}
-        terms[f"loss_layer{index}"] = mean[0] + mean[1] + mean[2] * (len(future) if is_mtr else 1)
+        terms[f"loss_layer{index}"] = weighted[0] + weighted[1] + weighted[2] * (len(future) if is_mtr else 1)
         total = total + terms[f"loss_layer{index}"] / len(predictions)
     rows = []
     for row, known in enumerate(batch["obj_trajs_future_mask"]):
@@ -370,7 +380,7 @@ def golden_arrays(
     modes = (paths, scores) if count == scores.shape[1] else suppress(paths, scores, count, distances)
     arrays |= {"eval/pred_trajs": modes[0], "eval/pred_scores": modes[1]}
     _, predictions, dense = net.train()(batch, own)
-    terms = loss_terms(predictions, dense, batch, own, decoder, model == "mtr")
+    terms = loss_terms(predictions, dense, batch, own, decoder, model == "mtr", kinds)
     terms["loss"].backward()
     for index, layer in enumerate(predictions):
         arrays |= {f"train/layer{index}/{name}": value for name, value in zip(("scores", "trajs"), layer, strict=True)}

@@ -119,6 +119,14 @@ def test_class_weights_weigh_agents_by_their_class() -> None:
         assert terms(outputs, alike, config, class_weights=weights)["layer0"] == 0.0
 
 
+def test_the_parts_of_a_layer_are_told_before_class_weights() -> None:
+    outputs, batch, config = case()
+    plain, weighted = terms(outputs, batch, config), terms(outputs, batch, config, class_weights=(7.0, 7.0, 7.0))
+    assert weighted["layer1"] == pytest.approx(7 * plain["layer1"])
+    for part in ("regression", "velocity", "classification"):
+        assert weighted[f"layer1_{part}"] == plain[f"layer1_{part}"]
+
+
 def test_agents_without_a_future_are_left_out_unless_the_reference_is_asked_for() -> None:
     outputs, batch, config = case()
     assert batch.center_future_mask is not None
@@ -132,6 +140,18 @@ def test_agents_without_a_future_are_left_out_unless_the_reference_is_asked_for(
     quirk = replace(config, loss=LossConfig(reference_unknown_futures=True))
     gradient = torch.autograd.grad(compute_loss(outputs, hidden, quirk).terms["layer0"], outputs.layers[0].scores)[0]
     assert gradient.any(dim=-1).all()
+
+
+def test_agents_without_a_history_are_left_out_of_the_dense_loss_unless_the_reference_is_asked_for() -> None:
+    outputs, batch, config = case()
+    unseen = ~outputs.scene.agent_valid
+    assert batch.agent_future_mask is not None
+    assert unseen.any()
+    assert batch.agent_future_mask[unseen].any()
+    forgotten = replace(batch, agent_future_mask=batch.agent_future_mask & ~unseen[..., None])
+    assert terms(outputs, batch, config)["dense"] == terms(outputs, forgotten, config)["dense"]
+    quirk = {"reference_unseen_agents": True}
+    assert terms(outputs, batch, config, **quirk)["dense"] != terms(outputs, forgotten, config, **quirk)["dense"]
 
 
 def test_a_batch_without_futures_is_refused() -> None:

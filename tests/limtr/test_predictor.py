@@ -73,6 +73,14 @@ def test_garbage_in_masked_slots_changes_neither_outputs_nor_gradients(seed, gar
         assert torch.isfinite(value).all(), name
 
 
+def test_garbage_never_acts_where_graphs_keep_their_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Compiled and exported graphs work on padded tensors, not on the valid rows alone.
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    config = small_config(lidar="linear")
+    model, batch = small_model(config), random_batch(config, share_valid=0.6)
+    assert_same(answers(model, with_garbage(batch, float("nan"))), answers(model, with_garbage(batch, 0.0)))
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 1000))
 def test_the_order_of_agents_polylines_points_and_rows_does_not_matter(seed: int) -> None:

@@ -142,12 +142,16 @@ def test_quirks_and_misspelt_keys_of_the_reference_configuration() -> None:
         ("context_encoder", "lidar_enc_class", True, "lidar_enc_class"),
         ("context_encoder", "lidar_encoder", "transformer", "is 'transformer'"),
         ("context_encoder", "lidar_in_k", 9, "lidar_in_k is 9"),
+        ("context_encoder", "double_poly", {"without_bnorm": True}, "without_bnorm"),
         ("motion_decoder", "ONLY_CENTER_OBJ", True, "ONLY_CENTER_OBJ"),
+        ("motion_decoder", "USE_PLACE_HOLDER", True, "USE_PLACE_HOLDER"),
+        ("motion_decoder", "confidence_knn_smoothing", 3, "both set"),
         ("motion_decoder", "D_MODEL", None, "lacks 'D_MODEL'"),
     ],
 )
 def test_what_the_reference_configuration_must_not_ask(section: str, key: str, value: object, message: str) -> None:
     _, meta = golden_meta("limtr_a")
+    meta["motion_decoder"]["confidence_label_smoothing"] = 0.1
     if value is None:
         del meta[section][key]
     else:

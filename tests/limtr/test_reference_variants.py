@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from limtr.verify_model import compare
+from limtr.reference import our_names, to_reference
+from limtr.verify_model import build_model, compare
 from tests.limtr.plain_reference import golden_arrays
 
 NUM_STEPS = 8
@@ -28,20 +30,21 @@ EVERYWHERE = {"CONCAT_LIDAR_CENTER": True, "CONCAT_LIDAR_AGENTS": True}
 
 def lidar(
     *, features: list[int] | None, one_hot: bool = True, frames: int = 3, pooling: str = "max", pooled_time: bool = False,
-    beside: tuple[bool, bool] = (True, True),
+    beside: tuple[bool, bool] = (True, True), layers: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     stage = {"num_pre_layers": 1, "dim_pre_layers": 5, "num_bet_layers": 2, "dim_bet_layers": 7}
     return {
         "USE_LIDAR_POINTS": True, "INCLUDE_LIDAR_FEATURES": features, "LP_ADD_ONEHOT_CLASS": one_hot,
         "lidar_encoder": "double-pointnet" if pooled_time else "pointnet-linear",
-        "double_poly": {"nr_timestamps": frames, "pooling": pooling, "part1": stage | {"add_global": beside[0]},
-                        "part2": stage | {"add_global": beside[1]}},
+        "double_poly": {"nr_timestamps": frames, "pooling": pooling, "layers_per_block": layers,
+                        "part1": stage | {"add_global": beside[0]}, "part2": stage | {"add_global": beside[1]}},
     }  # fmt: skip
 
 
 def random_golden(
-    context: dict[str, Any], decoder: dict[str, Any], *, model: str, unknown_future: bool = False
-) -> dict[str, np.ndarray[Any, Any]]:
+    context: dict[str, Any], decoder: dict[str, Any], *, model: str, unknown_future: bool = False,
+    kinds: Sequence[int] = (2, 0, 1),
+) -> dict[str, np.ndarray[Any, Any]]:  # fmt: skip
     """A golden file of a random model on a random batch: an unseen agent, an empty polyline, one agent without points."""
     torch.manual_seed(3)
     context, decoder = CONTEXT | context, DECODER | decoder
@@ -82,7 +85,7 @@ def random_golden(
         mask[0], mask[1:, -1, 0] = False, True
         batch |= {"lidar_mask": mask, "center_lidar_points": normal(*mask.shape, channels) * mask[..., None]}
     intentions = 20 * normal(3, queries, 2)
-    return golden_arrays(context, decoder, batch, [2, 0, 1], intentions, model=model, channels=channels)
+    return golden_arrays(context, decoder, batch, list(kinds), intentions, model=model, channels=channels)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,9 @@ def random_golden(
         (lidar(features=[0], pooled_time=True, frames=1, beside=(False, True)),
          EVERYWHERE | {"NMS_DIST_THRESH": dict(zip(("TYPE_VEHICLE", "TYPE_PEDESTRIAN", "TYPE_CYCLIST"), (30.0, 0.5, 9.0),
                                                    strict=True))}, {"model": "limtr"}),
+        ({}, {"class_weights": [0.5, 3.0, 2.0], "confidence_label_smoothing": 0.2}, {"model": "limtr"}),
+        (lidar(features=[1], layers=3), {"confidence_knn_smoothing": 2}, {"model": "limtr", "unknown_future": True}),
+        (lidar(features=[1], layers=1, pooled_time=True), {"class_weights": [0.0, 1.0, 2.0]}, {"model": "limtr"}),
     ],
     ids=[
         "fewer tokens and polylines than asked for", "no base polylines, default weights, no suppression",
@@ -107,6 +113,8 @@ def random_golden(
         "LiMTR without LiDAR", "LiDAR of one frame, three features, no class",
         "LiDAR with the centre alone, no pooled feature beside", "LiDAR among agents alone, bare points, average",
         "pooled time, average, fused in the encoder alone", "pooled time, one frame, a distance per class",
+        "class weights, smoothed labels", "labels smoothed over neighbours, one depth for all of the LiDAR encoder",
+        "pooled time, one layer a stage, a class without weight",
     ],
 )  # fmt: skip
 def test_the_model_follows_the_reference_in_other_configurations(
@@ -123,3 +131,22 @@ def test_a_file_that_does_not_name_its_model_is_told_by_its_state() -> None:
         meta = json.loads(str(golden["meta_json"]))
         del meta["model"]
         assert all(item.agrees for item in compare(golden | {"meta_json": np.array(json.dumps(meta))}))
+
+
+@pytest.mark.parametrize("model", ["mtr", "limtr"])
+def test_a_model_of_some_classes_only_has_no_points_of_the_others(model: str) -> None:
+    golden = random_golden({}, {"OBJECT_TYPE": ["TYPE_PEDESTRIAN", "TYPE_CYCLIST"]}, model=model, kinds=[2, 1, 1])
+    golden = {name: value for name, value in golden.items() if not name.endswith("TYPE_VEHICLE")}
+    found = compare(golden)
+    assert len(found) > 150
+    assert not [item.name for item in found if not item.agrees]
+    state = {name[6:]: torch.from_numpy(value) for name, value in golden.items() if name.startswith("state/")}
+    config = build_model(golden, json.loads(str(golden["meta_json"]))).config
+    ours, kept = our_names(state)
+    assert to_reference(ours, config, kept).keys() == state.keys()
+
+
+def test_a_golden_file_without_any_intention_points_is_told_about() -> None:
+    golden = {name: value for name, value in random_golden({}, {}, model="mtr").items() if not name.startswith("intention")}
+    with pytest.raises(ValueError, match="intention/TYPE_VEHICLE"):
+        compare(golden)

@@ -24,6 +24,7 @@ def test_mtr_never_falls_below_its_floor() -> None:
         ("warmup-linear", 1.0, 0.0),
         ("cosine", 0.025, 0.5),
         ("cosine", 0.05, 1.0),
+        ("cosine", 0.05 + 0.95 / 3, 0.75),
         ("cosine", 0.525, 0.5),
         ("cosine", 1.0, 0.0),
         ("cosine", 1.7, 0.0),

@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from limtr.batch import SceneBatch
+from limtr.loss import LossTerms, compute_loss
 from limtr.predictor import MotionPredictor
 from tests.training.small import CPU, SCENES, assert_same_tensors, recipe, session
 from training import checkpoint, loop
 from training.checkpoint import CheckpointStore
-from training.loop import NonFiniteLossError, Trainer
+from training.data import epoch_batches
+from training.loop import Interrupt, NonFiniteLossError, Trainer
 from training.session import Session
 
 
@@ -145,6 +147,42 @@ def test_a_loss_that_is_not_finite_names_its_scenarios_and_keeps_the_weights(tmp
         assert torch.equal(value, before[name])
 
 
+def test_only_the_scenarios_of_the_batch_with_the_bad_loss_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = session(tmp_path, recipe(steps=3, accumulate=3))
+    calls: list[LossTerms] = []
+
+    def second_is_nan(*args: Any) -> LossTerms:
+        calls.append(compute_loss(*args))
+        return replace(calls[-1], total=calls[-1].total * float("nan")) if len(calls) == 2 else calls[-1]
+
+    monkeypatch.setattr(loop, "compute_loss", second_is_nan)
+    order = epoch_batches(len(SCENES), 2, 0, 0)[1]
+    names = ", ".join(SCENES[row].scenario_id for row in order)
+    with pytest.raises(NonFiniteLossError, match=f"the loss became nan at step 1; scenarios of the batch: {names}\\. "):
+        part.run()
+    assert len(calls) == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=3))
+    parameters = list(part.trainer.model.parameters())
+    before = [value.detach().clone() for value in parameters]
+    parameters[-1].register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteLossError, match=r"the gradient norm became (inf|nan) at step 1; scenarios .* tiny\d{4}"):
+        part.run()
+    assert all(torch.equal(value, old) for value, old in zip(parameters, before, strict=True))
+
+
+def test_a_worse_validation_is_not_named_the_best(tmp_path: Path) -> None:
+    part = session(tmp_path, recipe(steps=None, epochs=3, validate_every=1))
+    errors = iter([2.0, 1.0, 3.0])
+    part.validate = lambda: {"minADE": next(errors)}
+    part.run()
+    latest, best = ((part.store.folder / name).read_text().strip() for name in ("latest.txt", "best.txt"))
+    assert (best, latest) == ("step-00000006", "step-00000009")
+    assert part.metrics == {"minADE": 3.0, "best_minADE": 1.0}
+
+
 def test_old_checkpoints_go_but_the_best_and_the_newest_stay(tmp_path: Path) -> None:
     part = session(tmp_path, recipe(steps=1), minade=0.5)
     part.store.keep = 1
@@ -179,6 +217,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     stop_after(first, 11)
     first.run()
     with (tmp_path / "log.jsonl").open("a") as handle:
+        handle.write('{"step": 12, "kind": "train", "loss": 1.0}\n')  # logged after the last checkpoint
         handle.write('{"step": 12, "kind": "train", "lo')  # a killed process may leave half a line
     second = session(tmp_path, recipe(steps=12))
     second.restore(second.store.latest() or tmp_path)
@@ -333,3 +372,12 @@ def test_a_validation_sees_the_average_and_the_best_one_is_named(tmp_path: Path)
     part.run()
     assert seen == [True]
     assert (part.store.folder / "best.txt").read_text().strip() == "step-00000003"
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    interrupt = Interrupt()
+    with interrupt.watch():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,49 @@
+"""The layers of encoder and decoder: where dropout acts."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from limtr.decoder_layer import DecoderBranch
+from limtr.encoder import EncoderLayer
+
+
+class DropEverything(nn.Module):
+    """Dropout at its limit: what passes through is gone."""
+
+    p = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)
+
+
+def test_every_branch_of_a_decoder_layer_can_be_dropped() -> None:
+    torch.manual_seed(0)
+    layer = DecoderBranch(8, 2, 0.1, "dense", is_first=True)
+    layer.dropout = DropEverything()  # type: ignore[assignment]
+    content = torch.randn(2, 3, 8)
+    memory = [torch.randn(2, 5, 8) for _ in range(2)]
+    allowed = torch.ones((2, 1, 5), dtype=torch.bool)
+    found = layer(content, torch.randn(2, 3, 8), torch.randn(2, 3, 8), *memory, allowed, 5)
+    torch.testing.assert_close(found, layer.norm3(layer.norm2(layer.norm1(content))))
+
+
+def test_every_branch_of_an_encoder_layer_can_be_dropped() -> None:
+    torch.manual_seed(0)
+    layer = EncoderLayer(8, 2, 0.1, "dense", 5)
+    layer.dropout = DropEverything()  # type: ignore[assignment]
+    x = torch.randn(2, 5, 8)
+    found = layer(x, torch.randn(2, 5, 8), torch.ones((2, 5, 5), dtype=torch.bool))
+    torch.testing.assert_close(found, layer.norm2(layer.norm1(x)))
+
+
+def test_the_hidden_layer_of_the_feed_forward_part_is_dropped_too() -> None:
+    torch.manual_seed(0)
+    encoder, decoder = EncoderLayer(8, 2, 0.1, "dense", 5), DecoderBranch(8, 2, 0.1, "dense", is_first=False)
+    x, allowed = torch.randn(2, 5, 8), torch.ones((2, 5, 5), dtype=torch.bool)
+    for layer, arguments, residuals in ((encoder, (x, x, allowed), 2), (decoder, (x, x, x, x, x, allowed, 5), 3)):
+        widths: list[int] = []
+        layer.dropout.register_forward_hook(lambda module, given, result, seen=widths: seen.append(result.shape[-1]))
+        layer(*arguments)
+        assert sorted(widths) == [8] * residuals + [32]
