@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_core.hashed_random import key_of, uniform
-from sparse_core.selection import number
+from sparse_core.radix import number
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from sparse_core import rewire
 from sparse_core.layout import Layer, counts_of, share_out
 from sparse_core.method import Method
+from sparse_core.radix import count_true
 from sparse_core.scores import Context, Score, score_name
-from sparse_core.selection import count_true
 from sparse_core.structure import Grid
 from sparse_core.targets import Target
 
