@@ -134,6 +134,15 @@ def test_merge_puts_the_frames_into_the_motion_record() -> None:
         merge_lidar(scenario, record)
 
 
+def test_a_lidar_record_may_hold_its_frames_and_no_id() -> None:
+    scenario = laser_scenario(SMALL)
+    whole = scenario.SerializeToString(deterministic=True)
+    record = lidar_record(scenario)
+    record.ClearField("scenario_id")
+    merge_lidar(scenario, record)
+    assert scenario.SerializeToString(deterministic=True) == whole
+
+
 def test_merge_refuses_what_does_not_belong_together() -> None:
     scenario = laser_scenario(SMALL)
     record = lidar_record(scenario)
