@@ -156,12 +156,15 @@ def test_what_an_interrupted_run_left_is_swept(raw: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     assert preprocess(raw, out) == 0
     half = out / ".limtr-train.array_record-00009.tmp.123"
+    half_sidecar = out / "sidecars" / ".limtr-train-00009.json.tmp.123"
+    metadata = out / ".metadata.tmp.abc" / "features.json"
+    metadata.parent.mkdir()
     without_sidecar = out / shard_name("train", 9)
-    half.write_bytes(b"half")
+    for path in (half, half_sidecar, metadata):
+        path.write_bytes(b"half")
     without_sidecar.write_bytes(b"whole, but never declared done")
     assert preprocess(raw, out) == 0
-    assert not half.exists()
-    assert not without_sidecar.exists()
+    assert not any(path.exists() for path in (half, half_sidecar, metadata.parent, without_sidecar))
 
 
 # --- bad input
@@ -295,6 +298,22 @@ def test_a_shard_that_fails_lets_the_others_go_on(raw: Path, tmp_path: Path, mon
     assert SceneSource(tmp_path / "out", "train").scenario_ids() == ("a0", "a1")
     failed = json.loads((tmp_path / "out" / "report.json").read_text())["results"]["this_run"]["shards_failed"]
     assert ["Permission denied" in item["error"] for item in failed] == [True]
+
+
+def test_want_of_memory_is_no_fault_of_the_record(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = preprocess_task.scenario_to_scene
+
+    def too_large(message: Any, *, source: str) -> Any:
+        if message.scenario_id == "b1":
+            raise MemoryError
+        return make(message, source=source)
+
+    monkeypatch.setattr(preprocess_task, "scenario_to_scene", too_large)
+    assert preprocess(raw, tmp_path / "out") == 1
+    assert quarantine(tmp_path / "out") == []
+    assert SceneSource(tmp_path / "out", "train").scenario_ids() == ("a0", "a1")
+    monkeypatch.undo()
+    assert preprocess(raw, tmp_path / "out") == 0
 
 
 def test_only_one_run_at_a_time_in_a_folder(raw: Path, tmp_path: Path) -> None:

@@ -110,6 +110,15 @@ def test_a_broken_lidar_file_costs_the_points_only(tmp_path: Path) -> None:
     assert SceneSource(tmp_path / "out", "train")[0].lidar is not None
 
 
+def test_a_lidar_file_of_two_records_is_not_guessed_at(tmp_path: Path) -> None:
+    raw, lidar_file = lidar_raw(tmp_path / "raw")
+    _, lidar = with_lidar_apart()
+    write_records(lidar_file, [lidar.SerializeToString()] * 2)
+    assert preprocess(raw, tmp_path / "out") == 1
+    (entry,) = quarantine(tmp_path / "out")
+    assert (entry["kind"], "one record, has 2" in entry["error"]) == ("lidar", True)
+
+
 def test_lidar_of_another_scenario_is_refused(tmp_path: Path) -> None:
     raw, lidar_file = lidar_raw(tmp_path / "raw")
     _, lidar = with_lidar_apart()
