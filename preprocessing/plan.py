@@ -103,7 +103,8 @@ def make_plan(
 
 def motion_shards(folder: Path) -> tuple[list[Path], list[str]]:
     """Motion shards of a folder in order, and notes on files that only look like some (unfinished downloads)."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and "tfrecord" in path.name]
+    # A link to a file that is gone counts as a shard: it cannot be made, and that must be said.
+    files = [path for path in sorted(folder.iterdir()) if "tfrecord" in path.name and not path.is_dir()]
     whole = [path for path in files if _MOTION_SHARD.fullmatch(path.name)]
     return whole, [f"skipped {path}: not a whole motion shard by its name" for path in files if path not in whole]
 

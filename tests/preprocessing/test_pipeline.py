@@ -316,6 +316,15 @@ def test_want_of_memory_is_no_fault_of_the_record(raw: Path, tmp_path: Path, mon
     assert preprocess(raw, tmp_path / "out") == 0
 
 
+def test_a_link_to_a_motion_shard_that_is_gone_is_a_missing_shard(raw: Path, tmp_path: Path) -> None:
+    link = raw / "scenario" / "training" / "training.tfrecord-00002-of-00003"
+    link.symlink_to(tmp_path / "not here")
+    assert preprocess(raw, tmp_path / "out") == 1
+    assert len(SceneSource(tmp_path / "out", "train")) == 4
+    failed = json.loads((tmp_path / "out" / "report.json").read_text())["results"]["this_run"]["shards_failed"]
+    assert [item["source"] for item in failed] == [str(link)]
+
+
 def test_only_one_run_at_a_time_in_a_folder(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
