@@ -251,6 +251,18 @@ def test_odd_scenes_are_kept_and_counted(tmp_path: Path) -> None:
     assert (train["scenes"], train["scenes_without_targets"], train["targets_invalid_now"]) == (3, 1, 1)
 
 
+def test_records_of_another_length_than_their_splits_are_bad_records(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_shard(raw, "training", 0, 1, [scenario("a"), scenario("b", num_steps=50), scenario("c", num_steps=199)])
+    write_shard(raw, "validation", 0, 1, [scenario("d"), scenario("e", num_steps=11)])
+    write_shard(raw, "testing", 0, 1, [scenario("f", num_steps=11), scenario("g"), scenario("h", num_steps=12)])
+    assert preprocess(raw, out) == 1
+    kept = {split: SceneSource(out, split).scenario_ids() for split in ("train", "validation", "test")}
+    assert kept == {"train": ("a",), "validation": ("d",), "test": ("f", "g")}
+    assert {entry["scenario_id"]: entry["kind"] for entry in quarantine(out)} == dict.fromkeys("bceh", "record")
+    assert any("split train must have 91 steps, has 50" in entry["error"] for entry in quarantine(out))
+
+
 def test_empty_and_wrong_folders_say_what_to_do(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
