@@ -115,6 +115,16 @@ def test_another_configuration_is_refused_until_overwritten(raw: Path, tmp_path:
     assert (out / "notes.txt").exists()
 
 
+def test_overwrite_removes_nothing_where_the_input_is_wrong(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert preprocess(raw, out) == 0
+    before = shard_files(out)
+    with pytest.raises(FileNotFoundError, match="no folder `scenario`"):
+        preprocess(tmp_path / "typo", out, overwrite=True, points=64)
+    assert shard_files(out) == before
+    assert len(SceneSource(out, "train")) == 4
+
+
 def test_a_motion_shard_that_changed_is_made_again(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert preprocess(raw, out) == 0

@@ -63,17 +63,20 @@ def test_crops_are_made_as_the_options_say(tmp_path: Path, options: dict[str, An
     np.testing.assert_allclose(stored.points_m, expected.points_m, atol=6e-4)
 
 
-def test_the_report_names_scenes_whose_lidar_and_boxes_are_apart_in_time(tmp_path: Path) -> None:
+def test_the_report_names_scenes_whose_lidar_and_boxes_are_apart_in_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shifted = []
     for seed, delay in ((4, -7), (5, 0), (6, 7), (7, 2)):
         message = laser_scenario(LaserWorld(seed=seed, num_tracks=5, lidar_delay_steps=delay))
-        message.scenario_id = f"shift{delay}"
+        message.scenario_id = f"[/shift{delay}]"  # what looks like markup is a name like any other
         shifted.append(message)
     write_shard(tmp_path / "raw", "training", 0, 1, [*shifted, scenario("no-lidar")])
     assert preprocess(tmp_path / "raw", tmp_path / "out") == 0
+    assert "[/shift-7] (-7)" in capsys.readouterr().out
     train = json.loads((tmp_path / "out" / "report.json").read_text())["results"]["splits"]["train"]
-    assert train["misaligned"] == {"shift-7": -7, "shift7": 7, "shift2": 2}
-    assert train["misaligned_by_more_than_5"] == ["shift-7", "shift7"]
+    assert train["misaligned"] == {"[/shift-7]": -7, "[/shift7]": 7, "[/shift2]": 2}
+    assert train["misaligned_by_more_than_5"] == ["[/shift-7]", "[/shift7]"]
     shares = [scene.lidar.empty_share for scene in SceneSource(tmp_path / "out", "train") if scene.lidar]
     assert train["empty_crop_share"] == pytest.approx(np.mean(shares))
     assert 0 < train["empty_crop_share"] < 1
