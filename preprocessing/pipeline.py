@@ -74,9 +74,6 @@ def run(config: PreprocessConfig) -> int:
     _warn_about_ignored(config)
     config.out.mkdir(parents=True, exist_ok=True)
     with only_run(config.out):
-        if config.overwrite:
-            removed = remove_dataset(config.out)
-            print(f"--overwrite: removed {removed} files from {config.out}")
         # Whole paths: a Ray worker may stand in another folder.
         plan = make_plan(
             source=config.input.absolute(),
@@ -84,7 +81,11 @@ def run(config: PreprocessConfig) -> int:
             lidar=config.lidar.absolute() if config.lidar else None,
             splits=config.splits,
             settings=config.settings,
+            anew=config.overwrite,
         )
+        if config.overwrite:  # after the plan: a wrong --input must not cost the dataset
+            removed = remove_dataset(config.out)
+            print(f"--overwrite: removed {removed} files from {config.out}")
         for path in remove_unfinished(config.out):
             print(f"removed {path}, left by an interrupted run")
         for note in plan.notes:

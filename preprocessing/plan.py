@@ -28,8 +28,14 @@ class Plan:
 
 
 def make_plan(
-    *, source: Path, out: Path, lidar: Path | None, splits: Collection[str], settings: ShardSettings
-) -> Plan:  # fmt: skip
+    *,
+    source: Path,
+    out: Path,
+    lidar: Path | None,
+    splits: Collection[str],
+    settings: ShardSettings,
+    anew: bool = False,
+) -> Plan:
     """Compare the input folder with what `out` already holds.
 
     Args:
@@ -38,6 +44,7 @@ def make_plan(
         lidar: folder with `<split>/<scenario_id>.tfrecord`; None uses `source/lidar` if there is one.
         splits: names out of `SPLIT_OF_FOLDER`'s values.
         settings: of every shard.
+        anew: take nothing in `out` for done, whatever its settings.
 
     Raises:
         FileNotFoundError: there is no motion shard in the chosen splits, or `lidar` has no folder of one.
@@ -63,7 +70,7 @@ def make_plan(
         )
     if not lidar_root.is_dir():
         notes.append(f"no LiDAR files: {lidar_root} does not exist")
-    done = {(sidecar.split, sidecar.index): sidecar for sidecar in read_sidecars(out)}
+    done = {} if anew else {(sidecar.split, sidecar.index): sidecar for sidecar in read_sidecars(out)}
     for finished in done.values():
         refuse_other_settings(out, finished, settings)
     tasks: list[ShardTask] = []
@@ -103,7 +110,8 @@ def make_plan(
 
 def motion_shards(folder: Path) -> tuple[list[Path], list[str]]:
     """Motion shards of a folder in order, and notes on files that only look like some (unfinished downloads)."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and "tfrecord" in path.name]
+    # A link to a file that is gone counts as a shard: it cannot be made, and that must be said.
+    files = [path for path in sorted(folder.iterdir()) if "tfrecord" in path.name and not path.is_dir()]
     whole = [path for path in files if _MOTION_SHARD.fullmatch(path.name)]
     return whole, [f"skipped {path}: not a whole motion shard by its name" for path in files if path not in whole]
 

@@ -119,6 +119,8 @@ def _kilobytes(size: int | None) -> str:
 
 def _named(scenarios: Mapping[str, int], most: int = 3) -> str:
     """How many, and the first few with their shifts; all of them are in report.json."""
-    first = [f"{scenario_id} ({shift:+d})" for scenario_id, shift in list(scenarios.items())[:most]]
+    from rich.markup import escape
+
+    first = [f"{escape(scenario_id)} ({shift:+d})" for scenario_id, shift in list(scenarios.items())[:most]]
     more = ["..."] if len(scenarios) > most else []
     return "\n".join([str(len(scenarios)), *first, *more])

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from limtr.scene import Scene, SceneError
+from limtr.scene import NUM_FUTURE_STEPS, NUM_HISTORY_STEPS, Scene, SceneError
 from preprocessing.shard_metadata import Sidecar, shard_name, sidecar_path, write_sidecar
 from preprocessing.shards import ShardWriter
 from preprocessing.womd.crops import CropConfig, crop_lidar
@@ -114,6 +114,7 @@ def process_shard(task: ShardTask) -> ShardResult:
                         f"scenario {scenario_id!r} is in record {seen[scenario_id]} already; only that one is kept"
                     )
                 scene = scenario_to_scene(message, source=f"{task.source} record {index}")
+                require_steps_of_split(scene, task.split)
                 lidar_file = find_lidar(task.lidar, scenario_id)
             except MemoryError:
                 raise  # the machine's trouble, not the record's
@@ -154,6 +155,22 @@ def process_shard(task: ShardTask) -> ShardResult:
         ),
     )
     return ShardResult(task=task, rows=writer.rows, bad=len(quarantine), seconds=time.monotonic() - start)
+
+
+def require_steps_of_split(scene: Scene, split: str) -> None:
+    """Training and evaluation need the whole future, and batches need scenes of one length: nothing else goes into a shard.
+
+    Raises:
+        SceneError: the scene has another number of steps than the records of its split have.
+    """
+    whole = NUM_HISTORY_STEPS + NUM_FUTURE_STEPS
+    allowed = (NUM_HISTORY_STEPS, whole) if split == "test" else (whole,)
+    if scene.num_steps not in allowed:
+        expected = " or ".join(map(str, allowed))
+        raise SceneError(
+            f"scenario {scene.scenario_id!r}: a record of split {split} must have {expected} steps, has {scene.num_steps}; "
+            "is it of another split or of the 20 s files?"
+        )
 
 
 def find_lidar(folder: Path | None, scenario_id: str) -> Path | None:

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from limtr.conformance import Comparison, print_comparisons
 from preprocessing.verify_files import Arrays, Float, read_arrays, read_one_scenario, relative_difference, vectors
+from preprocessing.womd import schema
 from preprocessing.womd.lidar import LASER_NAMES, TOP, LidarError, frame_points
 
 TOP_TOLERANCE_M = 1.1e-3
@@ -42,7 +43,8 @@ def run(config: VerifyLidarConfig) -> int:
 def compare(config: VerifyLidarConfig) -> Iterator[Comparison]:
     """Points and features of every frame, laser and return in the golden file, in the order of their pixels.
 
-    Lasers are numbered by LaserName (1 TOP ... 5 REAR), or by their place in the frame if the file has a laser 0.
+    Lasers are numbered by LaserName (1 TOP ... 5 REAR), or by their place in the frame if the file has a laser 0. An empty
+    array of a frame or laser that the record does not have agrees with it.
 
     Raises:
         ValueError: an array is missing or misshapen, or frame or laser are not in the record.
@@ -54,14 +56,20 @@ def compare(config: VerifyLidarConfig) -> Iterator[Comparison]:
     by_place = any(int(match["laser"]) == 0 for match in found)
     for index in sorted({int(match["frame"]) for match in found}):
         frames = scenario.compressed_frame_laser_data
-        if index >= len(frames):
+        of_frame = [match for match in found if int(match["frame"]) == index]
+        if index >= len(frames) and any(arrays[match[0]].size for match in of_frame):
             raise ValueError(f"{path}: has frame {index}, but {config.scenario} has {len(frames)} laser frames")
-        frame = frames[index]
+        frame = frames[index] if index < len(frames) else schema.CompressedFrameLaserData()
         numbers = {place if by_place else laser.name: place for place, laser in enumerate(frame.lasers)}
-        compared = {(int(match["laser"]), int(match["echo"])) for match in found if int(match["frame"]) == index}
-        unknown = sorted({laser for laser, _ in compared} - set(numbers))
+        compared = {(int(match["laser"]), int(match["echo"])) for match in of_frame}
+        absent = [match for match in of_frame if int(match["laser"]) not in numbers]
+        unknown = sorted({int(match["laser"]) for match in absent if arrays[match[0]].size})
         if unknown:
             raise ValueError(f"{path}: frame {index} has lasers {unknown}, the record has {sorted(numbers)}")
+        for match in absent:
+            yield Comparison(name=match[0], difference=0.0, tolerance=0.0, note="empty, and the record has no such laser")
+        if not frame.lasers:
+            continue
         try:
             points = frame_points(frame)
         except LidarError as error:

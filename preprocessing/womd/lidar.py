@@ -78,13 +78,14 @@ def merge_lidar(scenario: Any, lidar_scenario: Any) -> None:
 
     Args:
         scenario: a `schema.Scenario` of the motion files.
-        lidar_scenario: the `schema.Scenario` of `<scenario_id>.tfrecord`, of which only the laser frames are filled.
+        lidar_scenario: the `schema.Scenario` of `<scenario_id>.tfrecord`; the laser frames are what counts in it, the id may be
+            missing, because the file's name says whose they are.
 
     Raises:
         LidarError: another scenario, no laser frame, more frames than history steps, or frames in both records.
     """
     name, other = scenario.scenario_id, lidar_scenario.scenario_id
-    if name != other:
+    if other not in ("", name):
         raise LidarError(
             f"scenario {name!r}: the LiDAR record is of scenario {other!r}; fetch the file named after the scenario"
         )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from preprocessing.womd.schema import Metadata, PackedDeltaData
+from preprocessing.womd.schema import DeltaEncodedData, Metadata, PackedDeltaData
 from preprocessing.womd.varint import VarintError, decode_signed, decode_varints, encode_varints, zigzag
 
 MAX_DIMENSION = 2**16 - 1
@@ -29,6 +29,10 @@ _MAX_QUANTISED = 2**53  # beyond it float64 has no integers of its own
 
 class RangeImageError(ValueError):
     """Bytes that are no range image, or an image that cannot be encoded."""
+
+
+class _MissingNumbersError(RangeImageError):
+    """A mask or residuals that do not add up, as when a part of the numbers stands elsewhere in the message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +105,36 @@ def decode_quantised(data: bytes) -> QuantisedImage:
     Raises:
         RangeImageError: no zlib stream, one that unpacks to too much, no message, or fields that contradict each other.
     """
+    raw = _decompress(data)
+    try:
+        return _from_message(raw)
+    except _MissingNumbersError:
+        # The same message can be written in other ways (numbers not packed, or packed in parts); none of Waymo's are.
+        usual = _usual_form(raw)
+        if usual == raw:
+            raise
+        return _from_message(usual)
+
+
+def _usual_form(raw: bytes) -> bytes:
+    """The bytes of a DeltaEncodedData message as protobuf writes it itself, each list of numbers packed in one piece."""
+    try:
+        message = DeltaEncodedData.FromString(raw)
+    except DecodeError:
+        return raw
+    message.DiscardUnknownFields()
+    return bytes(message.SerializeToString(deterministic=True))
+
+
+def _from_message(raw: bytes) -> QuantisedImage:
+    """The image in the bytes of a message whose lists of numbers are packed in one piece.
+
+    Raises:
+        RangeImageError: as `decode_quantised`.
+    """
     message = PackedDeltaData()
     try:
-        message.ParseFromString(_decompress(data))
+        message.ParseFromString(raw)
         residual = decode_signed(message.residual)
         runs = decode_varints(message.mask)
     except (DecodeError, VarintError) as error:
@@ -116,11 +147,13 @@ def decode_quantised(data: bytes) -> QuantisedImage:
         raise RangeImageError(f"metadata.quant_precision must be {channels} positive numbers, is {precision.tolist()}")
     total = height * width * channels
     # Each run is checked before the sum, so that runs of 2**63 do not wrap around to a plausible total.
-    if (runs > total).any() or int(runs.sum()) != total:
-        raise RangeImageError(f"the mask's runs must add up to {total} entries of shape {shape}; they do not")
+    too_long = bool((runs > total).any())
+    if too_long or int(runs.sum()) != total:
+        error_class = RangeImageError if too_long else _MissingNumbersError
+        raise error_class(f"the mask's runs must add up to {total} entries of shape {shape}; they do not")
     num_filled = int(runs[0::2].sum())
     if residual.size != num_filled:
-        raise RangeImageError(f"the mask marks {num_filled} entries, but there are {residual.size} residuals")
+        raise _MissingNumbersError(f"the mask marks {num_filled} entries, but there are {residual.size} residuals")
     entries = np.cumsum(residual, out=residual)
     if num_filled == total:
         flat = entries

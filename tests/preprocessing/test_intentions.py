@@ -51,6 +51,13 @@ def test_clusters_find_the_groups_whatever_the_order_of_the_data() -> None:
     np.testing.assert_array_equal(points, cluster(ends[::-1], 4, ObjectType.VEHICLE, seed=1))
 
 
+def test_the_seed_decides_where_the_data_do_not() -> None:
+    ends = np.random.default_rng(0).normal(0, 20, (400, 2)).astype(np.float32)
+    one, again, other = (cluster(ends, 24, ObjectType.VEHICLE, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
 @settings(max_examples=20, deadline=None)
 @given(number=st.integers(0, 70), clusters=st.integers(1, 70), seed=st.integers(0, 100))
 def test_there_are_always_as_many_distinct_finite_points_as_asked_for(number: int, clusters: int, seed: int) -> None:

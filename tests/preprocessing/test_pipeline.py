@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import signal
@@ -12,19 +11,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from limtr.cli import main
 from preprocessing import preprocess_task
 from preprocessing.executors import run_in_process, run_on_ray
-from preprocessing.pipeline import QUARANTINE_FILE, PreprocessConfig, only_run, run
+from preprocessing.pipeline import PreprocessConfig, only_run, run
 from preprocessing.plan import make_plan, shard_indices
 from preprocessing.preprocess_task import ShardFailure, ShardResult, ShardSettings, ShardTask
 from preprocessing.shard_metadata import read_sidecars, shard_name, sidecar_path
 from preprocessing.shards import SceneSource, ShardWriter, data_fingerprint
-from preprocessing.womd.tfrecord import record_frame, write_records
-from tests.preprocessing.record_files import golden_record, scenario, with_lidar_apart, write_lidar, write_shard
+from preprocessing.womd.tfrecord import record_frame
+from tests.preprocessing.pipeline_runs import preprocess, quarantine, shard_files
+from tests.preprocessing.record_files import scenario, write_shard
 
 
 @pytest.fixture
@@ -36,21 +35,6 @@ def raw(tmp_path: Path) -> Path:
     write_shard(root, "validation", 0, 1, [scenario("c0")])
     write_shard(root, "testing", 0, 1, [scenario("d0", num_steps=11)])
     return root
-
-
-def preprocess(raw: Path, out: Path, **options: Any) -> int:
-    return run(PreprocessConfig(input=raw, out=out, executor="local", **options))
-
-
-def shard_files(out: Path) -> dict[str, tuple[str, int]]:
-    """Content hash and time of every shard."""
-    found = sorted(out.glob("limtr-*.array_record-*"))
-    return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in found}
-
-
-def quarantine(out: Path) -> list[dict[str, Any]]:
-    path = out / QUARANTINE_FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_official_layout_becomes_a_dataset_of_three_splits(
@@ -131,6 +115,16 @@ def test_another_configuration_is_refused_until_overwritten(raw: Path, tmp_path:
     assert (out / "notes.txt").exists()
 
 
+def test_overwrite_removes_nothing_where_the_input_is_wrong(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert preprocess(raw, out) == 0
+    before = shard_files(out)
+    with pytest.raises(FileNotFoundError, match="no folder `scenario`"):
+        preprocess(tmp_path / "typo", out, overwrite=True, points=64)
+    assert shard_files(out) == before
+    assert len(SceneSource(out, "train")) == 4
+
+
 def test_a_motion_shard_that_changed_is_made_again(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert preprocess(raw, out) == 0
@@ -150,16 +144,37 @@ def test_a_deleted_shard_is_made_again(raw: Path, tmp_path: Path, capsys: pytest
     assert data_fingerprint(out) == fingerprint
 
 
+def test_a_shard_that_is_made_again_is_not_declared_done_before_it_is(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert preprocess(raw, out) == 0
+    write_shard(raw, "training", 1, 2, [scenario("b0"), scenario("b1"), scenario("b2")])
+
+    def stopped(folder: Path, sidecar: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(preprocess_task, "write_sidecar", stopped)
+    assert preprocess(raw, out) == 1
+    assert SceneSource(out, "train").scenario_ids() == ("a0", "a1")
+    monkeypatch.undo()
+    assert preprocess(raw, out) == 0
+    assert SceneSource(out, "train").scenario_ids() == ("a0", "a1", "b0", "b1", "b2")
+
+
 def test_what_an_interrupted_run_left_is_swept(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert preprocess(raw, out) == 0
     half = out / ".limtr-train.array_record-00009.tmp.123"
+    half_sidecar = out / "sidecars" / ".limtr-train-00009.json.tmp.123"
+    metadata = out / ".metadata.tmp.abc" / "features.json"
+    metadata.parent.mkdir()
     without_sidecar = out / shard_name("train", 9)
-    half.write_bytes(b"half")
+    for path in (half, half_sidecar, metadata):
+        path.write_bytes(b"half")
     without_sidecar.write_bytes(b"whole, but never declared done")
     assert preprocess(raw, out) == 0
-    assert not half.exists()
-    assert not without_sidecar.exists()
+    assert not any(path.exists() for path in (half, half_sidecar, metadata.parent, without_sidecar))
 
 
 # --- bad input
@@ -246,6 +261,18 @@ def test_odd_scenes_are_kept_and_counted(tmp_path: Path) -> None:
     assert (train["scenes"], train["scenes_without_targets"], train["targets_invalid_now"]) == (3, 1, 1)
 
 
+def test_records_of_another_length_than_their_splits_are_bad_records(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_shard(raw, "training", 0, 1, [scenario("a"), scenario("b", num_steps=50), scenario("c", num_steps=199)])
+    write_shard(raw, "validation", 0, 1, [scenario("d"), scenario("e", num_steps=11)])
+    write_shard(raw, "testing", 0, 1, [scenario("f", num_steps=11), scenario("g"), scenario("h", num_steps=12)])
+    assert preprocess(raw, out) == 1
+    kept = {split: SceneSource(out, split).scenario_ids() for split in ("train", "validation", "test")}
+    assert kept == {"train": ("a",), "validation": ("d",), "test": ("f", "g")}
+    assert {entry["scenario_id"]: entry["kind"] for entry in quarantine(out)} == dict.fromkeys("bceh", "record")
+    assert any("split train must have 91 steps, has 50" in entry["error"] for entry in quarantine(out))
+
+
 def test_empty_and_wrong_folders_say_what_to_do(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -295,6 +322,31 @@ def test_a_shard_that_fails_lets_the_others_go_on(raw: Path, tmp_path: Path, mon
     assert ["Permission denied" in item["error"] for item in failed] == [True]
 
 
+def test_want_of_memory_is_no_fault_of_the_record(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = preprocess_task.scenario_to_scene
+
+    def too_large(message: Any, *, source: str) -> Any:
+        if message.scenario_id == "b1":
+            raise MemoryError
+        return make(message, source=source)
+
+    monkeypatch.setattr(preprocess_task, "scenario_to_scene", too_large)
+    assert preprocess(raw, tmp_path / "out") == 1
+    assert quarantine(tmp_path / "out") == []
+    assert SceneSource(tmp_path / "out", "train").scenario_ids() == ("a0", "a1")
+    monkeypatch.undo()
+    assert preprocess(raw, tmp_path / "out") == 0
+
+
+def test_a_link_to_a_motion_shard_that_is_gone_is_a_missing_shard(raw: Path, tmp_path: Path) -> None:
+    link = raw / "scenario" / "training" / "training.tfrecord-00002-of-00003"
+    link.symlink_to(tmp_path / "not here")
+    assert preprocess(raw, tmp_path / "out") == 1
+    assert len(SceneSource(tmp_path / "out", "train")) == 4
+    failed = json.loads((tmp_path / "out" / "report.json").read_text())["results"]["this_run"]["shards_failed"]
+    assert [item["source"] for item in failed] == [str(link)]
+
+
 def test_only_one_run_at_a_time_in_a_folder(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
@@ -307,6 +359,8 @@ def test_only_one_run_at_a_time_in_a_folder(raw: Path, tmp_path: Path) -> None:
 def test_ctrl_c_keeps_the_finished_shards(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     make = preprocess_task.process_shard
+    # A shell's background jobs ignore Ctrl-C, and so do the tests that they run.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted(task: ShardTask) -> ShardResult:
         if task.index == 1:
@@ -314,99 +368,14 @@ def test_ctrl_c_keeps_the_finished_shards(raw: Path, tmp_path: Path, monkeypatch
         return make(task)
 
     monkeypatch.setattr(preprocess_task, "process_shard", interrupted)
-    assert main(["preprocess", "--input", str(raw), "--out", str(out), "--executor", "local"]) == 130
+    try:
+        assert main(["preprocess", "--input", str(raw), "--out", str(out), "--executor", "local"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert SceneSource(out, "train").scenario_ids() == ("a0", "a1")
     monkeypatch.undo()
     assert preprocess(raw, out) == 0
     assert len(SceneSource(out, "train")) == 4
-
-
-# --- LiDAR
-
-
-def lidar_raw(root: Path) -> tuple[Path, Path]:
-    """One scenario with its LiDAR file, and one without."""
-    motion, lidar = with_lidar_apart()
-    write_shard(root, "training", 0, 1, [motion, scenario("no-lidar")])
-    return root, write_lidar(root, "training", lidar)
-
-
-def test_lidar_files_are_merged_and_a_missing_one_is_counted(tmp_path: Path) -> None:
-    raw, _ = lidar_raw(tmp_path / "raw")
-    assert preprocess(raw, tmp_path / "out", points=64) == 0
-    with_points, without = SceneSource(tmp_path / "out", "train")
-    assert with_points.lidar is not None
-    assert 0 < with_points.lidar.count.max() <= 64
-    assert with_points.lidar.count_in_box.max() > 64
-    assert without.lidar is None
-    train = json.loads((tmp_path / "out" / "report.json").read_text())["results"]["splits"]["train"]
-    assert (train["scenes_with_lidar"], train["scenes_without_lidar"]) == (1, 1)
-    assert train["lidar_points"] == with_points.lidar.count.sum()
-
-    write_shard(tmp_path / "inside", "training", 0, 1, [golden_record()])
-    assert preprocess(tmp_path / "inside", tmp_path / "out2", points=64) == 0
-    same = SceneSource(tmp_path / "out2", "train")[0].lidar
-    assert same is not None
-    np.testing.assert_array_equal(same.points_m, with_points.lidar.points_m)
-
-
-def test_a_lidar_folder_without_the_splits_is_refused_and_a_split_without_lidar_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    raw, lidar_file = lidar_raw(tmp_path / "raw")
-    with pytest.raises(FileNotFoundError, match="no folder training or validation or testing in it"):
-        preprocess(raw, tmp_path / "out", lidar=lidar_file.parent)
-    write_shard(raw, "validation", 0, 1, [scenario("c0")])
-    assert preprocess(raw, tmp_path / "out", points=64) == 0
-    notes = json.loads((tmp_path / "out" / "report.json").read_text())["results"]["this_run"]["notes"]
-    assert notes == [f"no LiDAR for {raw / 'scenario' / 'validation'}: {raw / 'lidar' / 'validation'} has no files"]
-    assert notes[0] in capsys.readouterr().out
-
-
-def test_a_broken_lidar_file_costs_the_points_only(tmp_path: Path) -> None:
-    raw, lidar_file = lidar_raw(tmp_path / "raw")
-    whole = lidar_file.read_bytes()
-    lidar_file.write_bytes(whole[: len(whole) // 2])
-    for _ in range(2):
-        assert preprocess(raw, tmp_path / "out") == 1
-        (entry,) = quarantine(tmp_path / "out")
-        assert entry["kind"] == "lidar"
-        assert lidar_file.name in entry["error"]
-        assert [scene.lidar for scene in SceneSource(tmp_path / "out", "train")] == [None, None]
-    lidar_file.write_bytes(whole)
-    assert preprocess(raw, tmp_path / "out") == 0
-    assert SceneSource(tmp_path / "out", "train")[0].lidar is not None
-
-
-def test_lidar_of_another_scenario_is_refused(tmp_path: Path) -> None:
-    raw, lidar_file = lidar_raw(tmp_path / "raw")
-    _, lidar = with_lidar_apart()
-    lidar.scenario_id = "another"
-    write_records(lidar_file, [lidar.SerializeToString()])
-    assert preprocess(raw, tmp_path / "out") == 1
-    assert "another" in quarantine(tmp_path / "out")[0]["error"]
-
-
-def test_lidar_that_arrives_later_is_taken_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    raw, lidar_file = lidar_raw(tmp_path / "raw")
-    apart = tmp_path / "apart" / "training"
-    apart.mkdir(parents=True)
-    lidar_file = lidar_file.rename(apart / lidar_file.name)
-    assert preprocess(raw, tmp_path / "out", points=64) == 0
-    assert SceneSource(tmp_path / "out", "train")[0].lidar is None
-    assert preprocess(raw, tmp_path / "out", points=64, lidar=apart.parent) == 0
-    assert "has arrived" in capsys.readouterr().out
-    assert SceneSource(tmp_path / "out", "train")[0].lidar is not None
-    assert preprocess(raw, tmp_path / "out", points=64, lidar=apart.parent) == 0
-    assert "1 motion shards, 1 already done" in capsys.readouterr().out
-
-
-def test_a_scenario_id_that_would_leave_the_lidar_folder_is_a_bad_record(tmp_path: Path) -> None:
-    raw, _ = lidar_raw(tmp_path / "raw")
-    write_shard(raw, "training", 1, 2, [scenario("../../escape"), scenario("good")])
-    assert preprocess(raw, tmp_path / "out") == 1
-    assert [entry["scenario_id"] for entry in quarantine(tmp_path / "out")] == ["../../escape"]
-    assert SceneSource(tmp_path / "out", "train").scenario_ids()[-1] == "good"
 
 
 # --- Ray

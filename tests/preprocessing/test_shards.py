@@ -146,6 +146,21 @@ def test_states_that_begin_with_zero_and_large_ids_come_back() -> None:
     assert_same_scene(decode_scene(encode_scene(scene)), scene)
 
 
+def test_the_sign_of_a_zero_comes_back() -> None:
+    scene = tiny_scene(3, gaps=False)
+    states = scene.track_states.copy()
+    states[..., 7] = np.where(np.arange(scene.num_steps) % 2, 0.0, -0.0)
+    stored = decode_scene(encode_scene(dataclasses.replace(scene, track_states=states)))
+    np.testing.assert_array_equal(np.signbit(stored.track_states), np.signbit(states))
+
+
+def test_a_record_has_its_fields_in_sorted_order_so_that_equal_scenes_have_equal_bytes() -> None:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    data = encode_scene(tiny_scene())
+    assert tf_example_pb2.Example.FromString(data).SerializeToString(deterministic=True) == data
+
+
 def test_numbers_that_a_field_cannot_hold_are_refused_by_name() -> None:
     scene = tiny_scene()
     with pytest.raises(SceneError, match=r"tiny0000.*track_type must be within 0\.\.255, has 1\.\.300"):
@@ -183,6 +198,23 @@ def test_source_reads_all_splits_at_random_and_keeps_the_order_of_shards(tmp_pat
     with pytest.raises(IndexError, match="there is no scene 4"):
         source[4]
     assert not SceneSource(tmp_path, "test")[0].has_future
+
+
+def test_each_scene_can_be_read_without_its_neighbours(tmp_path: Path) -> None:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    write_dataset(tmp_path, {("train", 0): [tiny_scene(1), tiny_scene(2)]})
+    options = ArrayRecordReader(str(tmp_path / shard_name("train", 0))).writer_options_string().split(",")
+    assert {"group_size:1", "uncompressed"} <= set(options)
+
+
+def test_metadata_are_replaced_whole_while_someone_reads_them(tmp_path: Path) -> None:
+    first = write_dataset(tmp_path, {("train", 0): [tiny_scene(1)]})
+    before = (tmp_path / "dataset_info.json").read_text()
+    with (tmp_path / "dataset_info.json").open() as reader:
+        write_dataset_metadata(tmp_path, [*first, write_shard(tmp_path, "train", 1, [tiny_scene(2)])])
+        assert reader.read() == before
+    assert (tmp_path / "dataset_info.json").read_text() != before
 
 
 def test_source_answers_from_the_records_when_sidecars_were_left_behind(tmp_path: Path) -> None:

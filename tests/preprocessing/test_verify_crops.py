@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from limtr.cli import main
+from preprocessing import verify_crops
 from preprocessing.verify_crops import VerifyCropsConfig, compare, run
 from preprocessing.womd import schema
 from preprocessing.womd.crops import CropConfig, crop_lidar
@@ -73,6 +74,18 @@ def test_a_point_too_many_or_too_few_needs_a_near_face(record: Path, arrays: dic
     assert status(record, arrays) == 1
     arrays["agent1_frame1_near_face"] = np.int64(1)
     assert status(record, arrays) == 0
+
+
+def test_a_capped_golden_crop_is_some_of_our_points(
+    record: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("xyz", "feat"):
+        arrays[f"agent1_frame1_{kind}"] = arrays[f"agent1_frame1_{kind}"][5:25]
+    assert status(record, arrays) == 1
+    monkeypatch.setattr(verify_crops, "REFERENCE_CAP", 20)
+    assert status(record, arrays) == 0
+    arrays["agent1_frame1_xyz"][7, 2] += 0.02
+    assert status(record, arrays) == 1
 
 
 def test_another_track_fails(record: Path, arrays: dict[str, np.ndarray]) -> None:

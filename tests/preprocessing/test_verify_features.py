@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from limtr.cli import main
+from preprocessing import verify_features
 from preprocessing.polyline_sets import PolylineSet, boundary_ties, match_polylines
+from preprocessing.shards import decode_scene
 from preprocessing.verify_features import VerifyFeaturesConfig, run
 from preprocessing.womd.tfrecord import write_records
 from tests.preprocessing.record_files import scenario
@@ -63,6 +65,29 @@ def test_a_scenario_agrees_with_the_restated_reference(
     printed = capsys.readouterr().out
     assert "not compared" not in printed
     assert all(f"ok   {name} " in printed for name in golden)
+
+
+def test_the_scene_goes_through_a_shard_record_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = gappy_scenario()
+    record, arrays = write(tmp_path, message, reference_features(message))
+    monkeypatch.setattr(verify_features, "decode_scene", lambda data: decode_scene(data).keep_targets(np.array([0, 1])))
+    assert run(VerifyFeaturesConfig(golden=arrays, scenario=record)) == 1
+
+
+def test_far_from_the_worlds_zero_float32_of_the_reference_is_no_fault(tmp_path: Path) -> None:
+    message = gappy_scenario()
+    for track in message.tracks:
+        for state in track.states:
+            state.center_x += 50_000.3
+    for feature in message.map_features:
+        for point in feature.lane.polyline:
+            point.x += 50_000.3
+    golden = reference_features(message)
+    record, arrays = write(tmp_path, message, golden)
+    assert run(VerifyFeaturesConfig(golden=arrays, scenario=record)) == 0
+    golden["obj_trajs"][0, 0, 10, 0] += 0.01
+    record, arrays = write(tmp_path, message, golden)
+    assert run(VerifyFeaturesConfig(golden=arrays, scenario=record)) == 1
 
 
 @pytest.mark.parametrize("flag", ["reference_pedestrian_channel", "reference_gap_acceleration"])

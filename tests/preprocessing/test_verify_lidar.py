@@ -7,6 +7,8 @@ import pytest
 
 from limtr.cli import main
 from preprocessing.verify_lidar import VerifyLidarConfig, compare, run
+from preprocessing.womd import schema
+from preprocessing.womd.tfrecord import iter_records, write_records
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lidar"
 RECORD = GOLDEN / "synthetic_womd_lidar.tfrecord"
@@ -69,6 +71,24 @@ def test_a_missing_array_is_named(tmp_path: Path) -> None:
         run(changed(tmp_path, f0_l2_feat1=None))
     with pytest.raises(ValueError, match="'f1_l3_xyz2' is missing"):
         run(changed(tmp_path, f1_l3_feat2=None, f1_l3_xyz2=None))
+
+
+def test_empty_arrays_of_lasers_and_frames_that_the_record_lacks_agree(tmp_path: Path) -> None:
+    (_, data), *_ = iter_records(RECORD)
+    scenario = schema.Scenario.FromString(data)
+    name = scenario.compressed_frame_laser_data[0].lasers[2].name
+    for frame in scenario.compressed_frame_laser_data:
+        del frame.lasers[2]
+    record = tmp_path / "four_lasers.tfrecord"
+    write_records(record, [scenario.SerializeToString()])
+    none = np.zeros((0, 3))
+    nothing = {f"f{frame}_l{name}_{kind}{echo}": none for frame in (0, 1) for kind in ("xyz", "feat") for echo in (1, 2)}
+    later = {f"f2_l1_{kind}{echo}": none for kind in ("xyz", "feat") for echo in (1, 2)}
+    golden_file = changed(tmp_path, **nothing, **later).golden
+    assert run(VerifyLidarConfig(scenario=record, golden=golden_file)) == 0
+    assert len(list(compare(VerifyLidarConfig(scenario=record, golden=golden_file)))) == 44
+    with pytest.raises(ValueError, match=rf"lasers \[{name}\]"):
+        run(VerifyLidarConfig(scenario=record, golden=POINTS))
 
 
 def test_what_does_not_fit_the_record_is_named(tmp_path: Path) -> None:

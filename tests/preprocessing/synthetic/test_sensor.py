@@ -69,6 +69,20 @@ def test_decoded_points_of_the_written_record_lie_on_the_surfaces(world: World, 
         assert num_second > 0
 
 
+def test_ranges_have_the_noise_that_is_asked_for(world: World) -> None:
+    exact, noisy = (
+        scan(world, range(4, 5), replace(CONFIG, range_noise_m=noise_m), np.random.SeedSequence([3, 1]))[0]
+        .images[0]
+        .first[..., 0]
+        for noise_m in (0.0, 0.05)
+    )
+    both = (exact > 0) & (noisy > 0)
+    assert both.sum() > 5_000
+    error = noisy[both] - exact[both]
+    assert error.std() == pytest.approx(0.05, rel=0.05)
+    assert abs(error.mean()) < 0.005
+
+
 def test_decoding_in_the_wrong_pose_would_be_noticed(world: World, frames: list[LaserFrame]) -> None:
     """The test above can fail: without the pixels' own poses the TOP points leave the surfaces."""
     quick = small_world(12, speed_mps=20.0)

@@ -60,6 +60,14 @@ def test_far_actors_have_no_track_and_the_ego_always_has() -> None:
     assert valid[0].all()
 
 
+def test_reach_is_measured_from_the_ego_wherever_it_is() -> None:
+    world = moved(standing(), 5, 100.0, 0.0)
+    away = replace(world, position_m=world.position_m + np.array([400.0, -300.0, 0.0]))
+    here, there = (track_validity(scene, VisibilityConfig(), SEED) for scene in (world, away))
+    np.testing.assert_array_equal(here, there)
+    assert there[1:5].any()
+
+
 def test_people_are_lost_before_vehicles_are() -> None:
     world = moved(moved(standing(), 5, 56.0, -18.0), 1, 56.0, 18.0)
     valid = track_validity(world, VisibilityConfig(), SEED)

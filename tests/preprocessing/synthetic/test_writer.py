@@ -17,7 +17,7 @@ from limtr.cli import main
 from preprocessing.synthetic import output_folder, scene_job, writer
 from preprocessing.synthetic.output_folder import OutputFolder, ScenePlace, plan_shards
 from preprocessing.synthetic.scene_job import SceneJob, scenario_id
-from preprocessing.synthetic.synthesis_report import TargetStats
+from preprocessing.synthetic.synthesis_report import TargetStats, overlapping_vehicle_frames
 from preprocessing.synthetic.targets import TRAJECTORY_CLASSES
 from preprocessing.synthetic.writer import SynthesizeConfig, run
 from preprocessing.womd import schema
@@ -291,6 +291,16 @@ def test_stopped_run_begins_no_further_scene(tmp_path: Path, monkeypatch: pytest
         run(small(tmp_path / "raw", workers=2, scenes=500))
     assert len(made) < 100
     assert not (tmp_path / "raw" / "report.json").exists()
+
+
+def test_report_counts_vehicle_frames_that_overlap_another_vehicle() -> None:
+    world = small_world(20)
+    frames, overlapping = overlapping_vehicle_frames(world)
+    assert (frames, overlapping) == (4 * 20, 0)
+    position = world.position_m.copy()
+    position[2, 5:8] = position[1, 5:8]
+    position[4] = position[0]  # a pedestrian's overlaps are another matter
+    assert overlapping_vehicle_frames(replace(world, position_m=position)) == (4 * 20, 6)
 
 
 @pytest.mark.parametrize(("step", "within"), [(-1, False), (10, False), (11, True), (30, True), (31, False)])

@@ -131,6 +131,34 @@ def test_the_sample_of_a_track_depends_on_no_other_track_nor_on_the_order_of_las
     assert bytes_of(crop_lidar(scenario, config)) != bytes_of(after)
 
 
+def test_equal_frames_have_samples_of_their_own() -> None:
+    scenario = laser_scenario(LaserWorld(seed=3, num_frames=2))
+    scenario.compressed_frame_laser_data[1].CopyFrom(scenario.compressed_frame_laser_data[0])
+    for track in scenario.tracks:
+        track.states[1].CopyFrom(track.states[0])
+    whole, capped = crop_lidar(scenario, ALL), crop_lidar(scenario, CropConfig(max_points=20))
+    agent = int(whole.count[:, 0].argmax())
+    assert whole.count[agent, 0] == whole.count[agent, 1] > 40
+    assert not np.array_equal(capped.frame(agent, 0)[0], capped.frame(agent, 1)[0])
+
+
+def test_the_two_returns_of_a_pixel_are_sampled_apart() -> None:
+    scenario = laser_scenario(LaserWorld(seed=3, num_frames=1))
+    for laser in scenario.compressed_frame_laser_data[0].lasers:
+        image = decode(laser.ri_return1.range_image_delta_compressed)
+        laser.ri_return2.range_image_delta_compressed = encode(np.zeros_like(image), [0.01] * 4)
+    first = crop_lidar(scenario, ALL)
+    for laser in scenario.compressed_frame_laser_data[0].lasers:
+        images = laser.ri_return2.range_image_delta_compressed, laser.ri_return1.range_image_delta_compressed
+        laser.ri_return1.range_image_delta_compressed, laser.ri_return2.range_image_delta_compressed = images
+    second = crop_lidar(scenario, ALL)
+    agent = int(first.count[:, 0].argmax())
+    one, other = first.frame(agent, 0)[0], second.frame(agent, 0)[0]
+    same_points(one, other)
+    assert len(one) > 40
+    assert not np.array_equal(one, other)
+
+
 def test_missing_frames_and_invalid_states_are_empty() -> None:
     scenario = laser_scenario(LaserWorld(seed=3, num_frames=4))
     scenario.compressed_frame_laser_data[2].ClearField("lasers")

@@ -54,6 +54,18 @@ def test_images_of_zeros_and_lasers_without_images_have_no_points() -> None:
     assert all(xyz.shape == features.shape == (0, 3) for returns in frame_points(frame) for xyz, features in returns)
 
 
+def test_pixels_of_no_or_negative_range_are_no_points() -> None:
+    frame = laser_scenario(SMALL).compressed_frame_laser_data[0]
+    image = np.zeros((4, 9, 4))
+    image[1, 2:5, 0] = (-1.0, 7.0, 0.0)
+    image[1, 2:5, 1] = 0.5
+    side = next(laser for laser in frame.lasers if laser.name == schema.LaserName.FRONT)
+    side.ri_return1.range_image_delta_compressed = encode(image, RANGE_PRECISION)
+    xyz, features = frame_points(frame)[list(frame.lasers).index(side)][0]
+    assert len(xyz) == 1
+    np.testing.assert_allclose(features, [[7.0, 0.5, 0.0]], atol=1e-6)
+
+
 def _drop_calibration(frame: Any) -> None:
     del frame.laser_calibrations[0]
 
@@ -132,6 +144,15 @@ def test_merge_puts_the_frames_into_the_motion_record() -> None:
     assert scenario.SerializeToString(deterministic=True) == whole
     with pytest.raises(LidarError, match="already"):
         merge_lidar(scenario, record)
+
+
+def test_a_lidar_record_may_hold_its_frames_and_no_id() -> None:
+    scenario = laser_scenario(SMALL)
+    whole = scenario.SerializeToString(deterministic=True)
+    record = lidar_record(scenario)
+    record.ClearField("scenario_id")
+    merge_lidar(scenario, record)
+    assert scenario.SerializeToString(deterministic=True) == whole
 
 
 def test_merge_refuses_what_does_not_belong_together() -> None:

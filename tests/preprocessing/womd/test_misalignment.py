@@ -45,6 +45,16 @@ def test_a_parked_track_and_no_points_speak_for_no_shift() -> None:
     assert probe.best_shift() == 0
 
 
+@pytest.mark.parametrize(("ahead", "shift"), [(3, 0), (30, 1)], ids=["by chance", "clearly more"])
+def test_a_shift_must_catch_clearly_more_points(ahead: int, shift: int) -> None:
+    probe = ShiftProbe(moving_box(3, speed=0.5))
+    rng = np.random.default_rng(0)
+    own = rng.uniform([-1.4, -0.9, 0.0], [1.9, 0.9, 0.9], (100, 3))  # step 1's box holds them too
+    next_only = rng.uniform([2.1, -0.9, 0.0], [2.4, 0.9, 0.9], (ahead, 3))
+    probe.add_frame(0, np.concatenate([own, next_only]), np.eye(4))
+    assert probe.best_shift() == shift
+
+
 def test_points_of_the_road_do_not_count() -> None:
     # All of the road is seen around step 3's box only, the track itself around its own.
     boxes = moving_box(21, speed=3.0)

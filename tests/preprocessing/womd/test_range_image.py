@@ -159,6 +159,29 @@ def test_bytes_that_are_no_range_image_are_named(data: bytes, says: str) -> None
         decode(data)
 
 
+def field(number: int, wire_type: int, payload: bytes) -> bytes:
+    """One field of a message: tag, length where the wire type has one, payload."""
+    length = encode_varints(np.array([len(payload)], dtype=np.uint64)) if wire_type == 2 else b""
+    return bytes([number << 3 | wire_type]) + length + payload
+
+
+@pytest.mark.parametrize("how", ["not packed", "packed in parts"])
+def test_lists_may_be_written_in_every_way_that_protobuf_reads(how: str) -> None:
+    image = np.zeros((2, 5, 4))
+    image[0, 1:3, 0], image[1, 4, 1], image[0, 0, 3] = (5.0, -700.0), 1000.0, -1.0
+    message = schema.DeltaEncodedData.FromString(zlib.decompress(encode(image, [1.0] * 4)))
+    residual, mask = zigzag(np.array(message.residual)), np.array(message.mask, dtype=np.uint64)
+    data = b""
+    for number, values in ((1, residual), (2, mask)):
+        if how == "not packed":
+            data += b"".join(field(number, 0, encode_varints(values[place : place + 1])) for place in range(len(values)))
+        else:
+            data += field(number, 2, encode_varints(values[:2])) + field(number, 2, encode_varints(values[2:]))
+    data += field(3, 2, message.metadata.SerializeToString())
+    assert schema.DeltaEncodedData.FromString(data) == message
+    np.testing.assert_array_equal(decode(zlib.compress(data)), image)
+
+
 def test_runs_that_wrap_around_to_the_right_sum_are_refused() -> None:
     metadata = schema.Metadata(shape=[1, 2, 1], quant_precision=[1.0])
     runs = encode_varints(np.array([2, 2**63, 2**63], dtype=np.uint64))
