@@ -83,7 +83,7 @@ def main() -> None:
                 start = time.process_time()
                 way()
                 times[name].append(time.process_time() - start)
-    print(f"mask update {args.size} x {args.size}, density {args.density}, drop {RATE:.0%}, 1 thread, torch {torch.__version__}")
+    print(f"mask update {args.size} x {args.size}, density {args.density}, drop {RATE:.0%}, 1 thread")
     for name in list(ways)[:2]:
         ratios = sorted(slow / fast for slow, fast in zip(times[name], times["sparse_core"], strict=True))
         print(f"  {name:<24} {statistics.median(ratios):6.1f}x the time of sparse_core   ({ratios[0]:.1f} to {ratios[-1]:.1f})")
