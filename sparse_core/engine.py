@@ -344,7 +344,8 @@ class SparseEngine:
         return found_inf is not None and bool(found_inf.tolist())
 
     def _refuse_masked(self, method: Method, call: str) -> None:
-        dense = needs_gradient(method.grow) or needs_gradient(method.share) or callable(method.grown_value)
+        dense = needs_gradient(method.grow) or needs_gradient(method.share)
+        dense = dense or bool(getattr(method.grown_value, "needs_gradient", False))
         pending = any(self._layers[index].target.parameter.grad is not None for index in self._masked)
         if dense and pending:
             raise RuntimeError(

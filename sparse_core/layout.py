@@ -130,6 +130,8 @@ def counts_of(layout: Layout, layers: Sequence[Layer], density: float | None, ov
         ValueError: no density where one is needed, or one outside of (0, 1].
     """
     free = [layer for layer in layers if layer.name not in overrides]
+    if not free:
+        return [max(1, round(overrides[layer.name] * layer.size)) for layer in layers]
     if layout.densities is not None:
         wanted = [density_ * layer.size for density_, layer in zip(layout.densities(free), free, strict=True)]
         for want, layer in zip(wanted, free, strict=True):

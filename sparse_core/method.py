@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse_core.hashed_random import normal_at, uniform_at
-from sparse_core.layout import Layout, erk
+from sparse_core.layout import Layout, erk, uniform
 from sparse_core.schedules import Schedule, as_schedule
 from sparse_core.scores import Context, Score, magnitude, needs_gradient, score_name, watches_every_step
 from sparse_core.structure import Structure
@@ -25,7 +25,8 @@ class Method:
 
     Attributes:
         density: the share of allowed links that is active, in (0, 1], or a schedule of it; None where the layout decides.
-        layout: how the links are spread over layers at the start, and by a density that changes.
+        layout: how the links are spread over layers at the start, and by a density that changes. None: ERK, or uniform for
+            N:M, whose density is the same in every layer.
         structure: which patterns are possible.
         drop: the links with the smallest scores go. None: nothing is dropped for being worse (and nothing is exchanged).
         grow: the links with the largest scores come. None: nothing is exchanged.
@@ -46,7 +47,7 @@ class Method:
     """
 
     density: float | Schedule | None = None
-    layout: Layout = field(default_factory=erk)
+    layout: Layout | None = None
     structure: Structure = field(default_factory=Structure)
     drop: Score | None = magnitude
     grow: Score | None = None
@@ -61,8 +62,12 @@ class Method:
     share: Score | None = None
 
     def __post_init__(self) -> None:
-        if self.density is None and not self.layout.sets_density:
-            raise ValueError(f"Method.density is None, but the layout {self.layout.name} needs a density in (0, 1]")
+        if self.layout is None:
+            object.__setattr__(self, "layout", uniform() if self.structure.grouping.same_everywhere else erk())
+        if self.density is None and not self.spread.sets_density:
+            raise ValueError(f"Method.density is None, but the layout {self.spread.name} needs a density in (0, 1]")
+        if self.density is not None and self.spread.sets_density:
+            raise ValueError(f"Method.density is {self.density}, but the layout {self.spread.name} decides it: give None")
         if self.every is not None and self.every < 1:
             raise ValueError(f"Method.every is {self.every}: expected at least 1 optimizer step between updates")
         if self.offset < 0:
@@ -87,6 +92,12 @@ class Method:
             self.density_at(step)
         if self.drop is None and max(rates) > 0:
             raise ValueError("Method.rate exchanges links, but Method.drop is None: say which ones go")
+
+    @property
+    def spread(self) -> Layout:
+        """The layout, the default resolved."""
+        assert self.layout is not None
+        return self.layout
 
     def density_at(self, step: int) -> float | None:
         """The density that an update at this step leaves behind."""
@@ -135,7 +146,7 @@ class Method:
         """The method in plain words and numbers: for saved states and reports."""
         return {
             "density": repr(self.density),
-            "layout": self.layout.name,
+            "layout": self.spread.name,
             "structure": f"{self.structure.unit} per {self.structure.grouping.name}",
             "drop": score_name(self.drop),
             "grow": score_name(self.grow),
@@ -184,6 +195,7 @@ def gradient_step(scale: float = 1.0) -> GrownValue:
         return gradient * (-scale * torch.as_tensor(context.options["lr"], dtype=gradient.dtype, device=gradient.device))
 
     grown_value.__name__ = f"gradient_step({scale})"
+    grown_value.needs_gradient = True  # type: ignore[attr-defined]
     return grown_value
 
 

@@ -5,24 +5,34 @@ docs/sparsity.md lists where each differs from its paper's code.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from sparse_core import layout, scores
 from sparse_core.method import Method, normal
 from sparse_core.schedules import Constant, Cosine, Cubic, Schedule, SoftBound
+from sparse_core.structure import Structure
+
+
+def _method(fields: dict[str, Any], **defaults: Any) -> Method:
+    return Method(**{**defaults, **fields})
 
 
 def Static(density: float | Schedule | None, **fields: Any) -> Method:
     """Random links that never change."""
-    return replace(Method(density=density, drop=None, layout=layout.erk()), **fields)
+    return _method(fields, density=density, drop=None)
 
 
 def SET(density: float | None, end: int | None, every: int, rate: float = 0.3, **fields: Any) -> Method:
-    """Sparse evolutionary training (Mocanu et al. 2018): the weakest of each sign go, random ones come, at N(0, 0.1**2)."""
-    method = Method(
+    """Sparse evolutionary training (Mocanu et al. 2018): the weakest of each sign go, random ones come, at N(0, 0.1**2).
+
+    Without a density, the layout is the paper's: epsilon (n_in + n_out) links per layer, epsilon = 20.
+    """
+    structure = fields.get("structure", Structure())
+    own_layout = None if structure.grouping.same_everywhere else layout.er()
+    return _method(
+        fields,
         density=density,
-        layout=layout.er() if density is not None else layout.epsilon(20),
+        layout=layout.epsilon(20) if density is None else own_layout,
         drop=scores.signed,
         grow=scores.random,
         rate=Constant(rate),
@@ -30,31 +40,23 @@ def SET(density: float | None, end: int | None, every: int, rate: float = 0.3, *
         end=end,
         grown_value=normal(0.1),
     )
-    return replace(method, **fields)
 
 
 def RigL(density: float, end: int, every: int = 100, rate: float = 0.3, **fields: Any) -> Method:
     """The rigged lottery (Evci et al. 2020): the smallest weights go, those with the largest gradients come."""
-    method = Method(
-        density=density,
-        layout=layout.erk(),
-        drop=scores.magnitude,
-        grow=scores.gradient,
-        rate=Cosine(rate),
-        every=every,
-        end=end,
+    return _method(
+        fields, density=density, drop=scores.magnitude, grow=scores.gradient, rate=Cosine(rate), every=every, end=end
     )
-    return replace(method, **fields)
 
 
 def ITOP(density: float, end: int | None, every: int, rate: float = 0.3, **fields: Any) -> Method:
     """In-time over-parameterisation (Liu et al. 2021): SET that tries links which were never active first."""
-    return replace(SET(density, end, every, rate, grow=scores.unfired, layout=layout.erk(), grown_value=0.0), **fields)
+    return SET(density, end, every, rate, **{"grow": scores.unfired, "layout": None, "grown_value": 0.0, **fields})
 
 
 def SNFS(density: float, end: int, every: int, rate: float = 0.5, **fields: Any) -> Method:
     """Sparse networks from scratch (Dettmers and Zettlemoyer 2019): growth by momentum, shared out between layers by it."""
-    return replace(RigL(density, end, every, rate, grow=scores.momentum, share=scores.momentum), **fields)
+    return RigL(density, end, every, rate, **{"grow": scores.momentum, "share": scores.momentum, **fields})
 
 
 def MEST(
@@ -65,7 +67,8 @@ def MEST(
     Args:
         soft: how far the density may exceed its bound between updates (EM&S); it is exact at `end`.
     """
-    method = Method(
+    return _method(
+        fields,
         density=density if soft is None else SoftBound(density, soft),
         drop=scores.mest(lam),
         grow=scores.random,
@@ -73,17 +76,13 @@ def MEST(
         every=every,
         end=end,
     )
-    return replace(method, **fields)
 
 
 def GMP(density: float, end: int, every: int, initial: float = 1.0, **fields: Any) -> Method:
     """Gradual magnitude pruning (Zhu and Gupta 2017), over all layers together: the density falls, nothing grows."""
-    method = Method(
-        density=Cubic(initial, density), layout=layout.erk(), drop=scores.magnitude, every=every, end=end, scope="global"
-    )
-    return replace(method, **fields)
+    return _method(fields, density=Cubic(initial, density), drop=scores.magnitude, every=every, end=end, scope="global")
 
 
 def GraNet(density: float, end: int, every: int, initial: float = 0.5, rate: float = 0.5, **fields: Any) -> Method:
     """Gradual pruning with neuroregeneration (Liu et al. 2021): GMP, and RigL's exchange within each layer."""
-    return replace(GMP(density, end, every, initial, grow=scores.gradient, rate=Cosine(rate), scope="shrink"), **fields)
+    return GMP(density, end, every, initial, **{"grow": scores.gradient, "rate": Cosine(rate), "scope": "shrink", **fields})

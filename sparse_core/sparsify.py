@@ -89,7 +89,7 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
 def _place_links(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
     """The first masks: so many random links per group, or the best of all layers where the layout has a score."""
     density = method.density_at(0)
-    ranked = [layer for layer in layers if layer.fixed_density is None] if method.layout.score is not None else []
+    ranked = [layer for layer in layers if layer.fixed_density is None] if method.spread.score is not None else []
     for layer, counts in zip(layers, group_counts(layers, method, density), strict=True):
         layer.counts = counts
         scores = layer.grid.scores_of(_random_scores(layer, seed))
@@ -99,10 +99,10 @@ def _place_links(layers: Sequence[SparseLayer], method: Method, seed: int) -> No
 
 
 def _place_by_score(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
-    score = method.layout.score
+    score = method.spread.score
     assert score is not None
     if method.structure.grouping.name != "tensor":
-        raise ValueError(f"the layout {method.layout.name} ranks links over layers; fixed counts per group do not allow that")
+        raise ValueError(f"the layout {method.spread.name} ranks links over layers; fixed counts per group do not allow that")
     parameters = {layer.name: layer.target.parameter for layer in layers}
 
     def score_one(name: str, gradient: Tensor | None) -> Tensor:
@@ -110,14 +110,14 @@ def _place_by_score(layers: Sequence[SparseLayer], method: Method, seed: int) ->
         context = Context(name, torch.ones_like(weight, dtype=torch.bool), seed=seed, role="layout")
         return score(weight, gradient, context)
 
-    scores = layout_scores(method.layout, parameters, score_one)
+    scores = layout_scores(method.spread, parameters, score_one)
     pooled = [layer.grid.scores_of(scores[layer.name]).reshape(1, -1) for layer in layers]
     allowed = [_allowed(layer).reshape(1, -1) for layer in layers]
     total = sum(sum(layer.counts) for layer in layers)
     best = take_largest(torch.cat(pooled, dim=1), torch.cat(allowed, dim=1), torch.tensor([total], device=pooled[0].device))
     for layer, values in zip(layers, pooled, strict=True):
         if not bool(torch.isfinite(values).all()):
-            raise ValueError(f"{layer.name}: the layout {method.layout.name} gives scores that are not finite")
+            raise ValueError(f"{layer.name}: the layout {method.spread.name} gives scores that are not finite")
     for layer, units in zip(layers, torch.split(best.taken, [values.shape[1] for values in pooled], dim=1), strict=True):
         layer.counts = [int(units.sum().item())]
         _activate(layer, units)

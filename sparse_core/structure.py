@@ -131,6 +131,8 @@ class Group:
     name: str
     groups: Callable[[int, int], int] = field(repr=False, compare=False)
     inputs_last: bool = False
+    same_everywhere: bool = False
+    """Whether every layer should have the same density: N:M means N everywhere."""
 
 
 def whole_tensor() -> Group:
@@ -151,7 +153,7 @@ def neighbours(size: int) -> Group:
             raise ValueError(f"{columns} inputs cannot be cut into groups of {size}")
         return rows * (columns // size)
 
-    return Group(f"{size} neighbours", groups, inputs_last=True)
+    return Group(f"{size} neighbours", groups, inputs_last=True, same_everywhere=True)
 
 
 def output_groups(number: int) -> Group:

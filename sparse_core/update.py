@@ -153,7 +153,7 @@ def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Me
         return []
     work = [_LayerWork(layer, given, method, moment) for layer, given in ready]
     _choose_drops(work, method, moment)
-    growth = _growth(work, method, moment)
+    growth = _growth(work, method)
     results = [one.finish(amount) for one, amount in zip(work, growth, strict=True)]
     return _read(work, results, method)
 
@@ -216,6 +216,16 @@ def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> Non
             shrink = one.on_device([max(0, old - new) for new, old in zip(target, one.layer.counts, strict=True)])
             one.drop(shrink, one.score(method.drop, "drop"))
         return
+    # Layers with a density of their own exchange links among themselves only.
+    for one in work:
+        if one.layer.fixed_density is not None:
+            one.drop(torch.zeros_like(one.counts), one.score(method.drop, "drop"))
+    pool = [one for one in work if one.layer.fixed_density is None]
+    if pool:
+        _choose_drops_over_all(pool, method, moment)
+
+
+def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Moment) -> None:
     change = _total_target(work, method, moment) - sum(sum(one.layer.counts) for one in work)
     if change > 0:
         _check_rise(work[0], change, method)
@@ -258,13 +268,21 @@ def _stacked(counts: Iterable[Tensor]) -> Tensor:
     return torch.stack([count.sum() for count in counts])
 
 
-def _growth(work: list[_LayerWork], method: Method, moment: Moment) -> list[Tensor]:
+def _growth(work: list[_LayerWork], method: Method) -> list[Tensor]:
     """How many units each group of each layer grows."""
-    if method.share is None:
-        return [one.exchanged + one.rise for one in work]
+    own = [one.exchanged + one.rise for one in work]
+    pool = [index for index, one in enumerate(work) if one.layer.fixed_density is None]
+    if method.share is not None and pool:
+        for index, amount in zip(pool, _shared_growth([work[index] for index in pool], method.share), strict=True):
+            own[index] = amount
+    return own
+
+
+def _shared_growth(work: list[_LayerWork], share: Score) -> list[Tensor]:
+    """The growth of all these layers together, in proportion to the mean of a score over their active links."""
     means = []
     for one in work:
-        worth = one.score(method.share, "share")
+        worth = one.score(share, "share")
         means.append(torch.where(one.active, worth, 0.0).sum() / count_true(one.active).sum().clamp(min=1))
     total = _stacked(one.exchanged + one.rise for one in work).sum()
     room = _stacked(one.room - count_true(one.kept) for one in work)
@@ -281,9 +299,13 @@ def _layer_targets(work: list[_LayerWork], method: Method, moment: Moment) -> li
     if method.share is None:
         return targets
     # Growth by share moved links between layers; a density that changes keeps what it brought about.
-    shares = torch.tensor([sum(layer.counts) for layer in layers], dtype=torch.float64)
-    caps = torch.tensor([sum(layer.grid.room()) for layer in layers])
-    return [[count] for count in share_out(sum(map(sum, targets)), shares, caps).tolist()]
+    pool = [index for index, layer in enumerate(layers) if layer.fixed_density is None]
+    shares = torch.tensor([sum(layers[index].counts) for index in pool], dtype=torch.float64)
+    caps = torch.tensor([sum(layers[index].grid.room()) for index in pool])
+    total = sum(sum(targets[index]) for index in pool)
+    for index, count in zip(pool, share_out(total, shares, caps).tolist(), strict=True):
+        targets[index] = [count]
+    return targets
 
 
 def _total_target(work: list[_LayerWork], method: Method, moment: Moment) -> int:
@@ -324,7 +346,7 @@ def group_counts(layers: Sequence[SparseLayer], method: Method, density: float |
     A single group of single weights gets the layout's number exactly; other structures the nearest that they can have.
     """
     fixed = {layer.name: layer.fixed_density for layer in layers if layer.fixed_density is not None}
-    if method.layout.score is not None:
+    if method.spread.score is not None:
         free = [layer for layer in layers if layer.name not in fixed]
         assert density is not None
         total = round(density * sum(layer.size for layer in free))
@@ -332,7 +354,7 @@ def group_counts(layers: Sequence[SparseLayer], method: Method, density: float |
         shared = iter(share_out(total, proportion, torch.tensor([layer.size for layer in free])).tolist())
         links = [round(fixed[layer.name] * layer.size) if layer.name in fixed else next(shared) for layer in layers]
     else:
-        links = counts_of(method.layout, [layer.as_layout_layer() for layer in layers], density, fixed)
+        links = counts_of(method.spread, [layer.as_layout_layer() for layer in layers], density, fixed)
     counts, carry = [], 0.0
     for layer, wanted in zip(layers, links, strict=True):
         room, members = layer.grid.room(), layer.grid.members
