@@ -22,7 +22,7 @@ DOCUMENTS = ("README.md", "docs/training.md", "docs/evaluation.md", "docs/simula
 
 @pytest.mark.parametrize("name", ["README.md", "docs/training.md"])
 def test_the_python_of_a_document_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL))
     MotionPredictor(small_config()).save(tmp_path / "RUN")
     for folder in ("DATA", "DIR"):
         if f'"{folder}"' in code:
