@@ -42,6 +42,8 @@ def take(scores: Tensor, candidates: Tensor, count: int, smallest: bool) -> tupl
     """
     found = _threshold_by_window(scores, candidates, count, smallest) if len(scores) >= _WINDOW_FROM else None
     threshold, ties_wanted, ties, not_finite = found or _threshold_by_halves(scores, candidates, count, smallest)
+    if not_finite:  # NaN of one sign is counted where it is no candidate too
+        not_finite = number((candidates & ~torch.isfinite(scores)).sum())
     border = _score_of(threshold, smallest)
     taken = (scores <= border if smallest else scores >= border) & candidates
     if ties_wanted < ties:
@@ -58,7 +60,7 @@ def number(tensor: Tensor) -> int:
 
 def count_true(mask: Tensor) -> Tensor:
     """(groups, units) bool -> (groups,) int64, without the slow sum of bools on a CPU."""
-    if mask.shape[0] > 1 or not mask.is_contiguous() or mask.storage_offset() % 8:
+    if mask.shape[0] > 1 or not mask.is_contiguous() or mask.stride(1) != 1 or mask.storage_offset() % 8:
         return mask.to(torch.int32).sum(dim=1, dtype=torch.int32).to(torch.int64)
     flat = mask.view(torch.uint8).view(-1)
     whole = len(flat) // 1024 * 1024
