@@ -17,7 +17,9 @@ Pattern = str | Callable[[str, nn.Parameter], bool]
 
 _DEFAULT = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 _ON_REQUEST = (*_DEFAULT, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear)
+_WEIGHTS = {"weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}  # an attention's bias_k is none
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +76,17 @@ def select(
         parameter = owner._parameters[attribute]
         assert parameter is not None
         types = holders[id(parameter)]
-        if parameter.dim() < 2 or not parameter.is_floating_point() or any(isinstance(holder, _EMBEDDINGS) for holder in types):
+        if parameter.dim() < 2 or not parameter.is_floating_point() or attribute.startswith("bias"):
+            continue
+        if any(isinstance(holder, _EMBEDDINGS + _NORMS) for holder in types):
             continue
         candidates[name] = Target(name, owner, attribute, parameter)
-        if any(isinstance(holder, _DEFAULT) for holder in types) and parameter.requires_grad:
+        if any(isinstance(holder, _DEFAULT) for holder in types) and attribute in _WEIGHTS and parameter.requires_grad:
             default.add(name)
     on_request = {
-        name for name, target in candidates.items() if isinstance(target.owner, _ON_REQUEST) and target.parameter.requires_grad
+        name
+        for name, target in candidates.items()
+        if isinstance(target.owner, _ON_REQUEST) and target.attribute in _WEIGHTS and target.parameter.requires_grad
     }
     chosen = (
         {name for name in default if id(candidates[name].parameter) in held}
