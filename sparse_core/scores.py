@@ -204,7 +204,7 @@ def ema(score: Score, beta: float = 0.9) -> Score:
 
     def averaged(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
         value, when = context.memory.get(label), context.memory.get(label + " step")
-        if value is not None and (context.dry or when is None or number(when) == context.step):
+        if value is not None and when is not None and number(when) == context.step:
             return value
         now = score(weight, gradient, context) * (1 - beta)
         value = now if value is None else value * beta + now
