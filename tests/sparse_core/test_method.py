@@ -1,5 +1,7 @@
 """What a method refuses when it is made, and its clock as pure functions."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -100,6 +102,14 @@ def test_presets_in_words(method: Method, expected: dict[str, str]) -> None:
 def test_any_field_of_a_preset_can_be_given() -> None:
     method = sc.RigL(0.2, 9, structure=Structure(group="row"), on_update="skip", offset=2)
     assert (method.structure.grouping.name, method.on_update, method.offset) == ("row", "skip", 2)
+
+
+@pytest.mark.parametrize("preset", [sc.SET, sc.RigL, sc.ITOP, sc.SNFS, sc.MEST])
+def test_every_preset_leaves_the_density_to_a_layout_that_decides_it(preset: Callable[..., Method]) -> None:
+    method = preset(None, 9, 3, layout=layout.fixed({"*": 0.3}))
+    assert (method.density, method.layout.name) == (None, "fixed({'*': 0.3})")
+    with pytest.raises(ValueError, match="density is None"):
+        preset(None, 9, 3, layout=layout.erk())
 
 
 def test_where_grown_links_begin() -> None:
