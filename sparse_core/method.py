@@ -88,8 +88,11 @@ class Method:
         if self.share is not None and self.structure.grouping.name != "tensor":
             raise ValueError("Method.share moves links between layers, which fixed counts per group do not allow")
         rates = [self.rate_at(step) for step in (0, 1, self.end or 1)]
-        for step in (0, 1, self.end or 1):
-            self.density_at(step)
+        densities = [density for density in map(self.density_at, (0, 1, self.end or 1)) if density is not None]
+        if self.drop is None and self.every is not None and densities and min(densities) < densities[0]:
+            raise ValueError(f"Method.density falls from {densities[0]}, but Method.drop is None: say which links go")
+        if self.grow is None and self.every is not None and densities and max(densities) > densities[0]:
+            raise ValueError(f"Method.density rises from {densities[0]}, but Method.grow is None: say which links come")
         if self.drop is None and max(rates) > 0:
             raise ValueError("Method.rate exchanges links, but Method.drop is None: say which ones go")
 

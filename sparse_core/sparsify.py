@@ -57,8 +57,9 @@ def sparsify(
             raise ValueError(f"{target.name}: another engine keeps this parameter sparse already; detach it first")
     fixed = _fixed_densities(by_pattern, targets)
     layers = [_fitted(target, method, fixed.get(target.name)) for target in targets]
-    if method.moves_between_layers and len({layer.grid.members for layer in layers}) > 1:
-        sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in layers)
+    loose = [layer for layer in layers if layer.fixed_density is None]
+    if method.moves_between_layers and len({layer.grid.members for layer in loose}) > 1:
+        sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
     _place_links(layers, method, seed)
     return SparseEngine(model, optimizer, method, layers, seed)

@@ -152,10 +152,16 @@ def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Me
     if not ready:
         return []
     work = [_LayerWork(layer, given, method, moment) for layer, given in ready]
-    _choose_drops(work, method, moment)
-    growth = _growth(work, method)
-    results = [one.finish(amount) for one, amount in zip(work, growth, strict=True)]
-    return _read(work, results, method)
+    memories = [dict(layer.memory) for layer, _ in ready]
+    try:
+        _choose_drops(work, method, moment)
+        growth = _growth(work, method)
+        results = [one.finish(amount) for one, amount in zip(work, growth, strict=True)]
+        return _read(work, results, method)
+    except Exception:
+        for (layer, _), memory in zip(ready, memories, strict=True):
+            layer.memory = memory  # scores that average have taken in what made the update fail
+        raise
 
 
 class _LayerWork:
@@ -211,7 +217,7 @@ def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> Non
     if method.scope == "layer":
         targets = _layer_targets(work, method, moment)
         for one, target in zip(work, targets, strict=True):
-            _check_rise(one, sum(target) - sum(one.layer.counts), method)
+            _check_change(one, sum(target) - sum(one.layer.counts), method)
             one.rise = one.on_device([max(0, new - old) for new, old in zip(target, one.layer.counts, strict=True)])
             shrink = one.on_device([max(0, old - new) for new, old in zip(target, one.layer.counts, strict=True)])
             one.drop(shrink, one.score(method.drop, "drop"))
@@ -227,8 +233,8 @@ def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> Non
 
 def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Moment) -> None:
     change = _total_target(work, method, moment) - sum(sum(one.layer.counts) for one in work)
+    _check_change(work[0], change, method)
     if change > 0:
-        _check_rise(work[0], change, method)
         rises = share_out(
             change, _stacked(one.counts for one in work).double(), _stacked(one.room - one.counts for one in work)
         )
@@ -248,9 +254,11 @@ def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Momen
         one.drop(torch.zeros_like(one.counts), score)
 
 
-def _check_rise(one: _LayerWork, rise: int, method: Method) -> None:
-    if rise > 0 and method.grow is None:
+def _check_change(one: _LayerWork, change: int, method: Method) -> None:
+    if change > 0 and method.grow is None:
         raise ValueError(f"{one.layer.name}: the density rises, but Method.grow is None")
+    if change < 0 and method.drop is None:
+        raise ValueError(f"{one.layer.name}: the density falls, but Method.drop is None: say which links go")
 
 
 def _drop_over_all(work: list[_LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:
@@ -296,6 +304,8 @@ def _layer_targets(work: list[_LayerWork], method: Method, moment: Moment) -> li
     if moment.density is None:
         return [layer.counts for layer in layers]
     targets = group_counts(layers, method, moment.density)
+    if method.grow is None:
+        return _none_above(targets, layers)
     if method.share is None:
         return targets
     # Growth by share moved links between layers; a density that changes keeps what it brought about.
@@ -306,6 +316,20 @@ def _layer_targets(work: list[_LayerWork], method: Method, moment: Moment) -> li
     for index, count in zip(pool, share_out(total, shares, caps).tolist(), strict=True):
         targets[index] = [count]
     return targets
+
+
+def _none_above(targets: list[list[int]], layers: Sequence[SparseLayer]) -> list[list[int]]:
+    """Targets for a method that grows nothing: where rounding would give a layer a link more than it has, others keep one."""
+    total = sum(sum(target) * layer.grid.members for target, layer in zip(targets, layers, strict=True))
+    slack = sum(layer.grid.groups * layer.grid.members for layer in layers if layer.grid.groups * layer.grid.members > 1)
+    if total > sum(layer.links for layer in layers) + slack:
+        return targets  # more than rounding explains: a density that rises is refused
+    capped = [list(map(min, target, layer.counts)) for target, layer in zip(targets, layers, strict=True)]
+    if any(layer.grid.groups > 1 or layer.grid.members != layers[0].grid.members for layer in layers):
+        return capped
+    room = torch.tensor([layer.counts[0] - target for [target], layer in zip(capped, layers, strict=True)])
+    spare = share_out(sum(map(sum, targets)) - sum(map(sum, capped)), room.double(), room).tolist()
+    return [[target + more] for [target], more in zip(capped, spare, strict=True)]
 
 
 def _total_target(work: list[_LayerWork], method: Method, moment: Moment) -> int:
@@ -351,14 +375,16 @@ def group_counts(layers: Sequence[SparseLayer], method: Method, density: float |
         assert density is not None
         total = round(density * sum(layer.size for layer in free))
         proportion = torch.tensor([float(layer.links or layer.size) for layer in free], dtype=torch.float64)
-        shared = iter(share_out(total, proportion, torch.tensor([layer.size for layer in free])).tolist())
+        shared = iter(share_out(total, proportion, torch.tensor([layer.size for layer in free])).tolist() if free else [])
         links = [round(fixed[layer.name] * layer.size) if layer.name in fixed else next(shared) for layer in layers]
     else:
         links = counts_of(method.spread, [layer.as_layout_layer() for layer in layers], density, fixed)
     counts, carry = [], 0.0
     for layer, wanted in zip(layers, links, strict=True):
         room, members = layer.grid.room(), layer.grid.members
-        if layer.grid.groups == 1:
+        if layer.grid.groups == 1 and layer.fixed_density is not None:
+            counts.append([min(max(1, int(wanted / members + 0.5)), room[0])])
+        elif layer.grid.groups == 1:
             # What one layer's whole units cannot express, the next layer makes up for.
             exact = (wanted + carry) / members
             units = min(max(1, int(exact + 0.5)), room[0])
