@@ -62,7 +62,7 @@ class SparseEngine:
         self._step = 0
         self._updates = 0
         self._requested: float | None = None
-        self._masked: set[int] = set()  # layers whose gradient was masked since the last step
+        self._masked: dict[int, tuple[Tensor, int]] = {}  # layer -> the gradient masked since the last step, its version then
         self._left_out: set[str] = set()  # layers already warned about
         self._working = [_working_mask(layer) for layer in self._layers]
         self._masks = MappingProxyType({layer.name: layer.mask for layer in self._layers})
@@ -170,7 +170,8 @@ class SparseEngine:
             handle.remove()
         self._handles.clear()
         for layer in self._layers:
-            _ENGINES.pop(id(layer.target.parameter), None)
+            if engine_of(layer.target.parameter) is self:  # another one may have taken over after an earlier call
+                del _ENGINES[id(layer.target.parameter)]
 
     def report(self) -> Report:
         """Density, exploration and dead rows and columns of every layer."""
@@ -193,7 +194,7 @@ class SparseEngine:
         def hook(parameter: Tensor) -> None:
             if parameter.grad is not None and not self._wants_dense():
                 parameter.grad.mul_(working)
-                self._masked.add(index)
+                self._masked[index] = (parameter.grad, parameter.grad._version)
 
         return hook
 
@@ -335,7 +336,9 @@ class SparseEngine:
     def _mask_gradients(self, those_not_yet_masked: bool) -> None:
         for index, (layer, working) in enumerate(zip(self._layers, self._working, strict=True)):
             gradient = layer.target.parameter.grad
-            if gradient is not None and not (those_not_yet_masked and index in self._masked):
+            masked, version = self._masked.get(index, (None, 0))
+            done = gradient is None or (masked is gradient and version == gradient._version)  # nobody has written to it since
+            if gradient is not None and not (those_not_yet_masked and done):
                 gradient.mul_(working)
 
     def _step_will_be_skipped(self) -> bool:
@@ -344,9 +347,9 @@ class SparseEngine:
         return found_inf is not None and bool(found_inf.tolist())
 
     def _refuse_masked(self, method: Method, call: str) -> None:
-        dense = needs_gradient(method.grow) or needs_gradient(method.share)
-        dense = dense or bool(getattr(method.grown_value, "needs_gradient", False))
-        pending = any(self._layers[index].target.parameter.grad is not None for index in self._masked)
+        dense = any(needs_gradient(score) for score in (method.grow, method.share))
+        dense |= bool(getattr(method.grown_value, "needs_gradient", False))
+        pending = any(self._layers[index].target.parameter.grad is grad for index, (grad, _) in self._masked.items())
         if dense and pending:
             raise RuntimeError(
                 f"{call}: the gradients of the coming step are already masked, and this method needs them dense; call it "

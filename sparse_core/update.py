@@ -216,8 +216,8 @@ class _LayerWork:
 def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> None:
     if method.scope == "layer":
         targets = _layer_targets(work, method, moment)
+        _check_change(work, sum(map(sum, targets)) - sum(sum(one.layer.counts) for one in work), method)
         for one, target in zip(work, targets, strict=True):
-            _check_change(one, sum(target) - sum(one.layer.counts), method)
             one.rise = one.on_device([max(0, new - old) for new, old in zip(target, one.layer.counts, strict=True)])
             shrink = one.on_device([max(0, old - new) for new, old in zip(target, one.layer.counts, strict=True)])
             one.drop(shrink, one.score(method.drop, "drop"))
@@ -233,7 +233,7 @@ def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> Non
 
 def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Moment) -> None:
     change = _total_target(work, method, moment) - sum(sum(one.layer.counts) for one in work)
-    _check_change(work[0], change, method)
+    _check_change(work, change, method)
     if change > 0:
         rises = share_out(
             change, _stacked(one.counts for one in work).double(), _stacked(one.room - one.counts for one in work)
@@ -254,11 +254,11 @@ def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Momen
         one.drop(torch.zeros_like(one.counts), score)
 
 
-def _check_change(one: _LayerWork, change: int, method: Method) -> None:
-    if change > 0 and method.grow is None:
-        raise ValueError(f"{one.layer.name}: the density rises, but Method.grow is None")
-    if change < 0 and method.drop is None:
-        raise ValueError(f"{one.layer.name}: the density falls, but Method.drop is None: say which links go")
+def _check_change(work: list[_LayerWork], change: int, method: Method) -> None:
+    missing = "rises, but Method.grow" if change > 0 and method.grow is None else ""
+    missing = "falls, but Method.drop" if change < 0 and method.drop is None else missing
+    if missing:
+        raise ValueError(f"{work[0].layer.name} and others: the density {missing} is None")
 
 
 def _drop_over_all(work: list[_LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:

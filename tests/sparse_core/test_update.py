@@ -105,9 +105,15 @@ class Bump:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (Method(density=Bump(0.8), every=1, end=5), "0.weight: the density rises, but Method.grow is None"),
-        (Method(density=Bump(0.8), every=1, end=5, scope="global"), "0.weight: the density rises, but Method.grow is None"),
-        (Method(density=Bump(0.2), every=1, end=5, drop=None), "0.weight: the density falls, but Method.drop is None"),
+        (Method(density=Bump(0.8), every=1, end=5), "0.weight and others: the density rises, but Method.grow is None"),
+        (
+            Method(density=Bump(0.8), every=1, end=5, scope="global"),
+            "0.weight and others: the density rises, but Method.grow is None",
+        ),
+        (
+            Method(density=Bump(0.2), every=1, end=5, drop=None),
+            "0.weight and others: the density falls, but Method.drop is None",
+        ),
     ],
 )
 def test_changes_that_the_method_cannot_make_name_the_layer(method: Method, message: str) -> None:
