@@ -1,0 +1,253 @@
+"""Seeded small trainings for the contract table, and the checks that hold after every one of their steps."""
+
+import math
+import random
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from sparse_core import SparseEngine, sparsify
+from sparse_core.support import METHODS, OPTIMIZERS, STRUCTURES, Cell, SupportTable, support_table
+from sparse_core.update import SparseLayer
+
+NUM_CASES = 200
+NO_UNIT_COUNT = ("SNFS", "GMP", "GraNet")  # links move between layers: the total is exact, a layer's number is not fixed
+
+# What the sizes of a layer must be multiples of: (outputs, inputs).
+MULTIPLES = {"2:4": (1, 4), "block": (2, 2), "output groups": (2, 1)}
+
+
+@cache
+def table() -> SupportTable:
+    return support_table()
+
+
+class Tied(nn.Module):
+    def __init__(self, size: int, bias: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(size, size, bias=bias)
+        self.second = nn.Linear(size, size, bias=bias)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, size: int, bias: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(size, 2, bias=bias, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One seeded training: a model, a batch, and a method's numbers."""
+
+    seed: int
+    family: str
+    density: float
+    rate: float
+    every: int
+    steps: int
+    dtype: torch.dtype
+
+
+FAMILIES = ("1x1", "7x48", "conv1d", "conv2d", "conv3d", "attention", "tied", "no room", "one link", "several")
+MATRICES = ("1x1", "7x48", "attention", "tied", "no room", "one link", "several")
+SAME_SIZE = ("1x1", "7x48", "conv2d", "tied", "no room", "one link")  # where units must have equally many weights
+
+
+def case(number: int, cell: Cell) -> Case:
+    """Case `number` of the 200 for this cell: families take turns, the rest is drawn."""
+    families: tuple[str, ...] = FAMILIES
+    if cell.structure == "kernel":
+        families = ("conv1d", "conv2d", "conv3d", "no room", "one link", "several")
+    if cell.reason:
+        families = tuple(name for name in families if name in SAME_SIZE)
+    if cell.optimizer.startswith("Muon"):
+        families = tuple(name for name in families if name in MATRICES)
+    draw = random.Random(f"{number} {cell.structure}")
+    family = families[number % len(families)]
+    density = {"no room": 0.9, "one link": 1e-6}.get(family, draw.choice([0.1, 0.3, 0.5, 0.75, 1.0]))
+    rate = 0.9 if family == "no room" else draw.choice([0.0, 0.3, 0.5, 0.99])
+    dtype = torch.float64 if draw.random() < 0.2 else torch.float32
+    return Case(number, family, density, rate, draw.choice([1, 2, 2]), draw.choice([3, 4, 5]), dtype)
+
+
+def network(one: Case, cell: Cell) -> tuple[nn.Module, Tensor]:
+    """The case's model and batch, of sizes that the structure fits."""
+    outs, ins = MULTIPLES.get(cell.structure, (1, 1))
+
+    def out(size: int) -> int:
+        return math.ceil(size / math.lcm(outs, ins)) * math.lcm(outs, ins)  # also the next layer's inputs
+
+    bias = not cell.optimizer.startswith("Muon")
+    convolve = cell.structure == "kernel"
+    family = one.family
+    if family == "1x1":
+        return nn.Sequential(nn.Linear(ins, outs, bias=bias)), torch.randn(2, ins)
+    if family in ("7x48", "no room", "one link"):
+        if convolve:
+            return nn.Conv2d(3, 5, 2, bias=bias), torch.randn(2, 3, 4, 4)
+        return nn.Linear(48, out(7), bias=bias), torch.randn(3, 48)
+    if family == "conv1d":
+        convolution: nn.Module = nn.Conv1d(4, out(6), 2, bias=bias)
+        return nn.Sequential(convolution, nn.Tanh(), nn.Conv1d(out(6), 4, 1, bias=bias)), torch.randn(2, 4, 5)
+    if family == "conv2d":
+        return nn.Conv2d(4, out(6), 3, bias=bias, groups=1 if ins > 1 or outs > 1 else 2), torch.randn(2, 4, 4, 4)
+    if family == "conv3d":
+        return nn.Conv3d(4, 4, 2, bias=bias), torch.randn(1, 4, 3, 3, 3)
+    if family == "attention":
+        return SelfAttention(8, bias), torch.randn(2, 3, 8)
+    if family == "tied":
+        return Tied(8, bias), torch.randn(3, 8)
+    if convolve:
+        layers: list[nn.Module] = [nn.Conv2d(2, 5, 3, bias=bias), nn.Tanh(), nn.Conv2d(5, 3, 1, bias=bias)]
+        return nn.Sequential(*layers), torch.randn(2, 2, 4, 4)
+    sizes = [8, out(12), out(5), out(2)]
+    layers = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs, bias=bias), nn.Tanh()]
+    return nn.Sequential(*layers), torch.randn(4, 8)
+
+
+def run(one: Case, cell: Cell) -> int:
+    """Train the case and check it after every step; returns the number of updates."""
+    torch.manual_seed(one.seed)
+    model, batch = network(one, cell)
+    model, batch = model.to(one.dtype), batch.to(one.dtype)
+    options = {} if cell.method in ("Static", "GMP") else {"rate": one.rate}
+    end = one.steps - 1
+    method = METHODS[cell.method](
+        density=one.density, end=end, every=one.every, structure=STRUCTURES[cell.structure], **options
+    )
+    optimizer = OPTIMIZERS[cell.optimizer](list(model.parameters()))
+    engine = sparsify(model, optimizer, method, seed=one.seed)
+    try:
+        check = Checks(engine, optimizer, cell)
+        target = torch.randn_like(model(batch))
+        for step in range(1, one.steps + 1):
+            optimizer.zero_grad()
+            update = method.every is not None and step % one.every == 0 and step <= end
+            if update:
+                check.plant_zeros(one.seed + step)
+            (model(batch) - target).square().mean().backward()
+            check.before(update)
+            optimizer.step()
+            check.after(step, update)
+        return engine.updates
+    finally:
+        engine.detach()
+
+
+class Checks:
+    """What the contract says, checked with no more than masks, weights, gradients and optimizer state."""
+
+    def __init__(self, engine: SparseEngine, optimizer: torch.optim.Optimizer, cell: Cell) -> None:
+        self.engine, self.optimizer, self.cell = engine, optimizer, cell
+        self.layers: list[SparseLayer] = engine._layers
+        self.counts = self.group_counts()
+        self.old = self.copies()
+        self.rest()
+
+    def copies(self) -> dict[str, Tensor]:
+        return {name: mask.clone() for name, mask in self.engine.masks.items()}
+
+    def group_counts(self) -> dict[str, list[int]]:
+        """Active units of every group, counted in the masks; units must be whole."""
+        counts = {}
+        for layer in self.layers:
+            members = layer.grid.members_of(layer.mask)
+            assert torch.equal(members.any(-1), members.all(-1)), f"{layer.name}: a unit is cut"
+            counts[layer.name] = members.all(-1).sum(1).tolist()
+        return counts
+
+    def plant_zeros(self, seed: int) -> None:
+        """Make a third of the active weights exactly zero: still they are active, and the others are not."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in self.layers:
+                keep = torch.rand(layer.mask.shape, generator=generator) > 1 / 3
+                layer.target.parameter.mul_(keep)
+
+    def before(self, update: bool) -> None:
+        self.old = self.copies()
+        self.proposal = self.engine.propose() if update else None
+        self.weights = {layer.name: layer.target.parameter.detach().clone() for layer in self.layers}
+        self.gradients = {layer.name: layer.target.parameter.grad.clone() for layer in self.layers}  # type: ignore[union-attr]
+
+    def after(self, step: int, update: bool) -> None:
+        if update:
+            self.changes(step)
+        else:
+            for name, mask in self.engine.masks.items():
+                assert torch.equal(mask, self.old[name]), f"{name} changed in an ordinary step"
+        self.numbers(step, update)
+        self.rest()
+
+    def changes(self, step: int) -> None:
+        assert self.proposal is not None
+        rate = self.engine.method.rate_at(step)
+        for layer in self.layers:
+            name, old, new = layer.name, self.old[layer.name], self.engine.masks[layer.name]
+            dropped, grown = self.proposal.dropped[name], self.proposal.grown[name]
+            kept = old & ~dropped
+            assert not (dropped & ~old).any(), f"{name}: dropped what was not active"
+            assert not (grown & old).any(), f"{name}: grew what was active"
+            assert torch.equal(new & ~old, grown), f"{name}: grew something else than proposed"
+            assert not (kept & ~new).any(), f"{name}: lost what was kept"
+            if layer.grid.allowed is not None:
+                assert not (layer.grid.units_of(new) & ~layer.grid.allowed).any(), f"{name}: grew outside of the region"
+            constant = not callable(self.engine.method.density)
+            if constant and layer.grid.groups == 1:
+                active = self.counts[name][0]
+                wanted = min(math.floor(rate * active), layer.grid.room()[0] - active)
+                assert int(dropped.sum()) == wanted * layer.grid.members, f"{name}: dropped {int(dropped.sum())}"
+            if layer.grid.members == 1 and layer.grid.groups == 1:
+                self.best_went(layer, old, dropped, new)
+
+    def best_went(self, layer: SparseLayer, old: Tensor, dropped: Tensor, new: Tensor) -> None:
+        """No kept link is worse than a dropped one, no idle link better than a grown one, where the score is plain."""
+        kept = old & ~dropped
+        size = self.weights[layer.name].abs()
+        if self.cell.method in ("RigL", "GraNet") and dropped.any() and kept.any():
+            assert size[dropped].max() <= size[kept].min(), layer.name
+        slope = self.gradients[layer.name].abs()
+        came = new & ~kept
+        idle = ~new if layer.grid.allowed is None else ~new & layer.grid.mask_of(layer.grid.allowed)
+        if self.cell.method in ("RigL", "GraNet") and came.any() and idle.any():
+            assert slope[came].min() >= slope[idle].max(), layer.name
+
+    def numbers(self, step: int, update: bool) -> None:
+        """Counts exact: in the masks, in the report, and as the method's density says."""
+        report, found = self.engine.report(), self.group_counts()
+        for layer, line in zip(self.layers, report.layers, strict=True):
+            assert line.links == int(self.engine.masks[layer.name].sum()) == sum(found[layer.name]) * layer.grid.members
+            assert line.explored == int(self.engine.explored[layer.name].sum()) >= line.links
+        density = self.engine.method.density
+        if not callable(density):
+            if self.cell.method in NO_UNIT_COUNT:
+                assert sum(map(sum, found.values())) == sum(map(sum, self.counts.values()))
+            else:
+                assert found == self.counts
+        elif update and self.layers[0].grid.members == 1 and self.layers[0].grid.groups == 1:
+            wanted = round(self.engine.method.density_at(step) * report.size)  # type: ignore[operator]
+            assert report.links == max(wanted, len(self.layers)), f"{report.links} links, not {wanted}"
+        self.counts = found
+
+    def rest(self) -> None:
+        """Weight and every state of the weight's shape are zero off the mask, and all is finite."""
+        for layer in self.layers:
+            parameter = layer.target.parameter
+            off = ~self.engine.masks[layer.name]
+            state = self.optimizer.state.get(parameter, {})
+            alike = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.shape == parameter.shape}
+            for key, value in {"weight": parameter.detach(), **alike}.items():
+                assert torch.isfinite(value).all(), f"{layer.name}: {key} is not finite"
+                assert not value[off].count_nonzero(), f"{layer.name}: {key} is not zero off the mask"
