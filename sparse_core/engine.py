@@ -17,6 +17,7 @@ from sparse_core.method import Method
 from sparse_core.optimizer_state import clear_off_mask, rewire_state, stays_zero
 from sparse_core.report import Report, make_report
 from sparse_core.scores import needs_gradient, positions, watches_every_step
+from sparse_core.targets import parameter_at
 from sparse_core.update import LayerInput, LayerPlan, Moment, SparseLayer, context_of, plan
 
 _ENGINES: weakref.WeakValueDictionary[int, SparseEngine] = weakref.WeakValueDictionary()
@@ -354,8 +355,7 @@ class SparseEngine:
 
     def _check_parameters(self) -> None:
         for layer in self._layers:
-            target = layer.target
-            if target.owner._parameters.get(target.attribute) is not target.parameter:
+            if parameter_at(self._model, layer.name) is not layer.target.parameter:
                 raise RuntimeError(
                     f"{layer.name}: the parameter was replaced since it was made sparse (assign-loading or a copied module); "
                     "the engine still holds the old one. Load with assign=False, or call sparsify again"
