@@ -17,6 +17,7 @@ from sparse_core.method import Method
 from sparse_core.optimizer_state import clear_off_mask, rewire_state, stays_zero
 from sparse_core.report import Report, make_report
 from sparse_core.scores import needs_gradient, positions, watches_every_step
+from sparse_core.targets import parameter_at
 from sparse_core.update import LayerInput, LayerPlan, Moment, SparseLayer, context_of, plan
 
 _ENGINES: weakref.WeakValueDictionary[int, SparseEngine] = weakref.WeakValueDictionary()
@@ -320,15 +321,18 @@ class SparseEngine:
         moment = Moment(step=step, update=self._updates + 1, seed=self._seed, rate=0.0, density=None)
         found_inf = getattr(self._optimizer, "found_inf", None)
         for layer, given in zip(self._layers, self._inputs(), strict=True):
-            gradient = given.gradient
-            if gradient is None:
+            if given.gradient is None:
                 continue
-            if found_inf is not None:  # a step that a fused optimizer will skip: not read here, but not averaged either
-                gradient = torch.where(found_inf.to(gradient.device) > 0, torch.zeros_like(gradient), gradient)
+            before = dict(layer.memory)
             for score in (self._method.drop, self._method.grow, self._method.share):
                 if score is not None and watches_every_step(score):
-                    seen = LayerInput(given.weight, gradient, given.state, given.options)
-                    score(given.weight, gradient, context_of(layer, seen, moment, "watch"))
+                    score(given.weight, given.gradient, context_of(layer, given, moment, "watch"))
+            if found_inf is None:
+                continue
+            skipped = found_inf.to(given.gradient.device) > 0  # by a fused optimizer: not read here, but not averaged either
+            for key, value in layer.memory.items():
+                if value.shape == layer.mask.shape:
+                    layer.memory[key] = torch.where(skipped, before.get(key, torch.zeros_like(value)), value)
 
     def _wants_dense(self) -> bool:
         return self._requested is not None or self._method.watches_every_step or self._method.due(self._step + 1)
@@ -344,7 +348,7 @@ class SparseEngine:
     def _step_will_be_skipped(self) -> bool:
         """Whether a fused optimizer has been told to do nothing in this step (read in the steps of an update only)."""
         found_inf = getattr(self._optimizer, "found_inf", None)
-        return found_inf is not None and bool(found_inf.tolist())
+        return found_inf is not None and bool(found_inf.sum().tolist())
 
     def _refuse_masked(self, method: Method, call: str) -> None:
         dense = any(needs_gradient(score) for score in (method.grow, method.share))
@@ -358,8 +362,7 @@ class SparseEngine:
 
     def _check_parameters(self) -> None:
         for layer in self._layers:
-            target = layer.target
-            if target.owner._parameters.get(target.attribute) is not target.parameter:
+            if parameter_at(self._model, layer.name) is not layer.target.parameter:
                 raise RuntimeError(
                     f"{layer.name}: the parameter was replaced since it was made sparse (assign-loading or a copied module); "
                     "the engine still holds the old one. Load with assign=False, or call sparsify again"

@@ -162,7 +162,9 @@ def share_out(total: int | Tensor, shares: Tensor, caps: Tensor) -> Tensor:
     Returns:
         (n,) int64.
     """
-    total = torch.as_tensor(total, dtype=torch.float64, device=shares.device).clamp(max=caps.sum().to(torch.float64))
+    if not isinstance(total, Tensor):
+        total = torch.full((), total, dtype=torch.float64, device=shares.device)  # filled there, not copied over
+    total = total.to(torch.float64).clamp(max=caps.sum().to(torch.float64))
     shares = torch.where(caps > 0, shares.clamp(min=1e-300), 0.0)
     # Those that saturate are the first in the order of cap / share; find how many by trying every prefix at once.
     order = torch.where(shares > 0, caps / shares, torch.inf).argsort(stable=True)
@@ -170,8 +172,8 @@ def share_out(total: int | Tensor, shares: Tensor, caps: Tensor) -> Tensor:
     cap_before, share_from = cap.cumsum(0) - cap, share.flip(0).cumsum(0).flip(0)
     level = torch.where(share_from > 0, (total - cap_before) / share_from, 0.0)
     saturated = (level * share >= cap).to(torch.int64).cumprod(0).bool()
-    first_free = saturated.sum().clamp(max=len(cap) - 1)
-    exact = torch.where(saturated, cap, torch.minimum(level[first_free] * share, cap)).clamp(min=0)
+    first_free = saturated.sum().clamp(max=len(cap) - 1).view(1)
+    exact = torch.where(saturated, cap, torch.minimum(level.gather(0, first_free) * share, cap)).clamp(min=0)
     whole = exact.floor()
     # What rounding left goes to the largest remainders, then again by index to whoever has room.
     for _ in range(2):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from sparse_core.hashed_random import normal_at, uniform_at
@@ -195,7 +194,8 @@ def gradient_step(scale: float = 1.0) -> GrownValue:
     def grown_value(index: Tensor, weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
         if gradient is None:
             raise RuntimeError(f"{context.name}: gradient_step needs the dense gradient of an update step")
-        return gradient * (-scale * torch.as_tensor(context.options["lr"], dtype=gradient.dtype, device=gradient.device))
+        rate: Tensor | float = -scale * context.options["lr"]
+        return gradient * rate
 
     grown_value.__name__ = f"gradient_step({scale})"
     grown_value.needs_gradient = True  # type: ignore[attr-defined]

@@ -96,8 +96,9 @@ def rewire_state(
         kind = kind_of(key)
         mask = stayed.to(value.dtype)
         if kind is Kind.SECOND:
-            mean = (value * mask).sum() / mask.sum().clamp(min=1)
-            fill = mean
+            at_least = torch.promote_types(value.dtype, torch.float32)  # float16 counts to 65504
+            mean = (value * mask).sum(dtype=at_least) / mask.sum(dtype=at_least).clamp(min=1)
+            fill = mean = mean.to(value.dtype)
             if gradient is not None and (key in _AVERAGED_SQUARES or key.endswith("_sq")):
                 own = gradient.to(value.dtype).square() * _debias(state, options)
                 fill = torch.maximum(mean, own)
@@ -113,8 +114,8 @@ def _debias(state: dict[str, Any], options: dict[str, Any]) -> Tensor | float:
     betas, step = options.get("betas"), state.get("step")
     if betas is None or step is None:
         return 1.0
-    step = step if isinstance(step, Tensor) else torch.tensor(float(step))
-    return 1 - torch.as_tensor(betas[1], dtype=torch.float32, device=step.device) ** step
+    come: Tensor | float = 1 - betas[1] ** step
+    return come
 
 
 def clear_off_mask(state: dict[str, Any], parameter: nn.Parameter, mask: Tensor) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -293,6 +294,11 @@ class Grid:
 
     def room(self) -> list[int]:
         """Allowed units of each group."""
+        return list(self._room)
+
+    @cached_property
+    def _room(self) -> list[int]:
+        """Read from the device once: every update asks for it."""
         if self.allowed is None:
             return [self.units] * self.groups
         return [int(count) for count in self.allowed.sum(dim=1).tolist()]

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from sparse_core.wrappers import wrapped_module
+from sparse_core.wrappers import unwrapped, wrapped_module
 
 Pattern = str | Callable[[str, nn.Parameter], bool]
 """A glob over parameter names (`encoder.*`) or over the names of the modules that hold them, or a predicate."""
@@ -28,7 +28,7 @@ class Target:
 
     Attributes:
         name: its name in the model without wrappers (`module.`, `_orig_mod.`).
-        owner: the module that holds it, and under which attribute: a replaced parameter is found out by these.
+        owner: the module that holds it, and under which attribute.
         attribute: see `owner`.
         parameter: the parameter.
     """
@@ -49,6 +49,18 @@ def plain_names(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
                 seen.add(id(parameter))
                 found[f"{path}.{attribute}" if path else attribute] = (module, attribute)
     return found
+
+
+def parameter_at(model: nn.Module, name: str) -> nn.Parameter | None:
+    """The parameter that the model has under a name without wrappers now, if any."""
+    *path, attribute = name.split(".")
+    module = unwrapped(model)
+    for part in path:
+        child = module._modules.get(part)
+        if child is None:
+            return None
+        module = unwrapped(child)
+    return module._parameters.get(attribute)
 
 
 def select(

@@ -170,17 +170,22 @@ class _LayerWork:
     def __init__(self, layer: SparseLayer, given: LayerInput, method: Method, moment: Moment) -> None:
         self.layer, self.given, self.method, self.moment = layer, given, method, moment
         self.active = layer.grid.units_of(layer.mask)
-        device = self.active.device
-        self.counts = torch.tensor(layer.counts, device=device)
-        self.room = torch.tensor(layer.grid.room(), device=device)
+        self.counts = self.on_device(layer.counts)
+        self.room = self.on_device(layer.grid.room())
         self.kept = self.active
         self.exchanged = torch.zeros_like(self.counts)  # dropped units that grow back, here or elsewhere
         self.rise = torch.zeros_like(self.counts)
-        self.not_finite = torch.zeros((), dtype=torch.int64, device=device)
+        self.not_finite = torch.zeros((), dtype=torch.int64, device=self.active.device)
 
     def on_device(self, numbers: list[int]) -> Tensor:
-        """Whole numbers as a tensor beside the mask."""
-        return torch.tensor(numbers, device=self.active.device)
+        """Whole numbers as a tensor beside the mask, without waiting for the device."""
+        device = self.active.device
+        if len(set(numbers)) == 1:
+            return torch.full((len(numbers),), numbers[0], dtype=torch.int64, device=device)
+        host = torch.tensor(numbers)
+        if device.type != "cpu":
+            return host.pin_memory().to(device, non_blocking=True)  # a copy from ordinary memory would wait
+        return host
 
     def score(self, score: Score | None, role: str) -> Tensor:
         """A score pooled over units; zeros where there is none."""
@@ -244,7 +249,7 @@ def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Momen
     for one, score in zip(work, scores, strict=True):
         one.not_finite = one.not_finite + (one.active & ~torch.isfinite(score)).sum()
     if change < 0:
-        _drop_over_all(work, scores, torch.tensor(-change, device=scores[0].device), exchange=False)
+        _drop_over_all(work, scores, work[0].on_device([-change]), exchange=False)
     if method.scope == "global":
         left = _stacked(one.counts for one in work).sum().view(1)
         room = _stacked(one.room for one in work).sum().view(1)

@@ -1,0 +1,212 @@
+"""Two ranks under DistributedDataParallel decide what one process with the whole batch decides, without a word about masks."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import sparse_core
+from sparse_core import Method, layout
+from tests.sparse_core.small_trainings import backward, batches, copied, mlp, preset, same
+
+RANKS = 2
+DATA = batches(7, 8, 6, 5, torch.float64)
+METHODS: dict[str, Method] = {
+    "SET": preset("SET"),
+    "RigL": preset("RigL"),
+    "ITOP": preset("ITOP"),
+    "SNFS": preset("SNFS"),
+    "MEST": preset("MEST"),
+    "GraNet": preset("GraNet"),
+    "RigL-skip": preset("RigL", on_update="skip"),
+}
+COLLECTIVES = [
+    "all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "all_to_all", "all_to_all_single", "barrier",
+    "broadcast", "broadcast_object_list", "gather", "gather_object", "irecv", "isend", "recv", "reduce", "reduce_scatter",
+    "reduce_scatter_tensor", "scatter", "scatter_object_list", "send",
+]  # fmt: skip
+
+
+@contextmanager
+def counted_collectives() -> Iterator[collections.Counter[str]]:
+    """Counts calls of torch.distributed's functions, and collectives of the process group however they were issued."""
+    calls: collections.Counter[str] = collections.Counter()
+    plain = {name: getattr(dist, name) for name in COLLECTIVES}
+
+    def counting(name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls[name] += 1
+            return plain[name](*args, **kwargs)
+
+        return call
+
+    group = dist.group.WORLD if dist.is_initialized() else None
+    before = group._get_sequence_number_for_group() if group is not None else 0
+    for name in COLLECTIVES:
+        setattr(dist, name, counting(name))
+    try:
+        yield calls
+    finally:
+        for name, function in plain.items():
+            setattr(dist, name, function)
+        if group is not None:
+            calls["in the group"] += group._get_sequence_number_for_group() - before
+
+
+def trained(method: Method, view: bool | None, rank: int = 0) -> dict[str, Any]:
+    """A training; `view`: gradient_as_bucket_view of a rank with its half of every batch in two parts, None: all in one."""
+    model = mlp(6, 12, 5, dtype=torch.float64)
+    outer: nn.Module = model if view is None else DistributedDataParallel(model, gradient_as_bucket_view=view)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    engine = sparse_core.sparsify(outer, optimizer, method, seed=3)
+    torch.manual_seed(100 + rank)  # what torch's own generator would draw differs between ranks
+    masks, collectives = [copied(engine.masks)], collections.Counter[str]()
+    for x, y in DATA:
+        optimizer.zero_grad()
+        if isinstance(outer, DistributedDataParallel):
+            x, y = x[rank::RANKS], y[rank::RANKS]
+            with outer.no_sync():
+                backward(outer, (x[:2], y[:2]), share=0.5)
+            backward(outer, (x[2:], y[2:]), share=0.5)
+        else:
+            backward(outer, (x, y))
+        with counted_collectives() as calls:
+            optimizer.step()
+        collectives += calls
+        masks.append(copied(engine.masks))
+    return {
+        "masks": masks,
+        "weights": copied(dict(model.named_parameters())),
+        "collectives": dict(collectives),
+        "updates": engine.updates,
+    }
+
+
+def snip(rank: int | None, wrapped: bool) -> dict[str, Tensor]:
+    """The masks of one-shot SNIP; each rank has its own half of the batch, None: one process has all."""
+    model = mlp(6, 12, 5, dtype=torch.float64)
+    outer = DistributedDataParallel(model) if wrapped else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = DATA[0] if rank is None else (DATA[0][0][rank::RANKS], DATA[0][1][rank::RANKS])
+
+    def loss() -> Tensor:
+        return nn.functional.mse_loss(outer(x), y)
+
+    engine = sparse_core.sparsify(outer, optimizer, preset("RigL", density=0.4, layout=layout.one_shot_snip(loss)))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for batch in DATA[:3]:  # the wrapper still works
+        optimizer.zero_grad()
+        backward(outer, batch)
+        optimizer.step()
+    return engine.explored if rank is None else copied(engine.explored)
+
+
+def local_snip(rank: int) -> dict[str, Tensor]:
+    """What a rank would choose by its own half alone: without it, the averaging could not be seen."""
+    with_half = mlp(6, 12, 5, dtype=torch.float64)
+    loss = nn.functional.mse_loss(with_half(DATA[0][0][rank::RANKS]), DATA[0][1][rank::RANKS])
+    names, weights = zip(*[(n, p) for n, p in with_half.named_parameters() if p.dim() == 2], strict=True)
+    scores = [(w * g).abs().flatten() for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)]
+    every = torch.cat(scores)
+    best = torch.zeros_like(every, dtype=torch.bool).scatter_(0, every.topk(round(0.4 * len(every))).indices, True)
+    parts = torch.split(best, [len(score) for score in scores])
+    return {name: part.view_as(weight) for name, part, weight in zip(names, parts, weights, strict=True)}
+
+
+def initial_snip(rank: int | None) -> dict[str, Tensor]:
+    model = mlp(6, 12, 5, dtype=torch.float64)
+    x, y = DATA[0] if rank is None else (DATA[0][0][rank::RANKS], DATA[0][1][rank::RANKS])
+    how = layout.one_shot_snip(lambda: nn.functional.mse_loss(model(x), y))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with counted_collectives() as calls:
+        engine = sparse_core.sparsify(model, optimizer, sparse_core.Static(0.4, layout=how))
+    return {**copied(engine.masks), "reductions": torch.tensor(calls["all_reduce"])}
+
+
+def rank_main(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=RANKS,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    found: dict[str, Any] = {"snip": initial_snip(rank), "snip-wrapped": snip(rank, True), "snip-plain": snip(rank, False)}
+    for name, method in METHODS.items():
+        for view in (False, True):
+            found[f"{name}-{view}"] = trained(method, view, rank)
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each rank found, all of it in one process group."""
+    folder: Path = tmp_path_factory.mktemp("ranks")
+    context = torch.multiprocessing.start_processes(rank_main, (str(folder),), nprocs=RANKS, join=False, start_method="spawn")
+    end = time.monotonic() + 180
+    try:
+        while not context.join(timeout=5):  # raises what a rank raised
+            assert time.monotonic() < end, "the ranks did not end"
+    finally:
+        for process in context.processes:
+            process.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+
+
+@pytest.mark.parametrize("view", [False, True], ids=["own gradients", "bucket views"])
+@pytest.mark.parametrize("name", METHODS)
+def test_two_ranks_have_the_masks_of_one_process(name: str, view: bool, ranks: list[dict[str, Any]]) -> None:
+    alone = trained(METHODS[name], None)
+    assert alone["updates"] == 3
+    assert not same(alone["masks"][1], alone["masks"][2])
+    for found in ranks:
+        run = found[f"{name}-{view}"]
+        assert run["updates"] == 3
+        for step, (ours, theirs) in enumerate(zip(run["masks"], alone["masks"], strict=True)):
+            assert same(ours, theirs), f"step {step}"
+        for parameter, weight in run["weights"].items():
+            assert torch.allclose(weight, alone["weights"][parameter], rtol=0, atol=1e-12), parameter
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_steps_issue_no_collective(name: str, ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        for view in (False, True):
+            assert {call: number for call, number in found[f"{name}-{view}"]["collectives"].items() if number} == {}
+
+
+def test_one_shot_snip_is_averaged_over_ranks_before_anything_is_chosen(ranks: list[dict[str, Any]]) -> None:
+    alone = initial_snip(None)
+    assert alone.pop("reductions") == 0
+    for rank, found in enumerate(ranks):
+        assert found["snip"].pop("reductions") == 2  # one a layer
+        assert same(found["snip"], alone)
+        assert not same(local_snip(rank), alone)
+
+
+def test_one_shot_snip_may_use_the_wrapped_model(ranks: list[dict[str, Any]]) -> None:
+    alone = snip(None, False)
+    for found in ranks:
+        assert same(found["snip-plain"], found["snip-wrapped"])
+        assert same({**found["snip-wrapped"]}, dict(alone))
+
+
+def test_collectives_are_counted_where_there_are_some() -> None:
+    with counted_collectives() as calls, pytest.raises(ValueError, match="process group"):
+        dist.all_reduce(torch.ones(1))
+    assert calls["all_reduce"] == 1
