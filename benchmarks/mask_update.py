@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core import RigL, sparsify
-from sparse_core.update import LayerInput, Moment, plan
+from sparse_core.layer import LayerInput, Moment
+from sparse_core.update import plan
 
 RATE = 0.3
 

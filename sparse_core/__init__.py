@@ -5,9 +5,10 @@
 It imports torch and the standard library. docs/sparsity.md explains the words.
 """
 
-from sparse_core import layout, schedules, scores, sparse, structure
+from sparse_core import layout, masks, schedules, scores, sparse, structure
 from sparse_core.accounting import Cost, cost
 from sparse_core.engine import Proposal, SparseEngine
+from sparse_core.initialisation import scale_to_fan_in
 from sparse_core.method import Method
 from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, Static
 from sparse_core.report import Report
@@ -33,6 +34,8 @@ __all__ = [
     "compile_sparse",
     "cost",
     "layout",
+    "masks",
+    "scale_to_fan_in",
     "schedules",
     "scores",
     "sparse",

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core import saving
+from sparse_core.commit import commit
+from sparse_core.layer import LayerInput, Moment, SparseLayer, context_of
 from sparse_core.method import Method
-from sparse_core.optimizer_state import clear_off_mask, rewire_state, stays_zero
+from sparse_core.optimizer_state import clear_off_mask, stays_zero
 from sparse_core.report import Report, make_report
-from sparse_core.scores import needs_gradient, positions, watches_every_step
+from sparse_core.scores import needs_gradient, watches_every_step
 from sparse_core.targets import parameter_at
-from sparse_core.update import LayerInput, LayerPlan, Moment, SparseLayer, context_of, plan
+from sparse_core.update import plan
 
 _ENGINES: weakref.WeakValueDictionary[int, SparseEngine] = weakref.WeakValueDictionary()
 
@@ -260,7 +262,8 @@ class SparseEngine:
         by_name = {layer.name: (index, inputs[index]) for index, layer in enumerate(self._layers)}
         for one in plans:
             index, given = by_name[one.layer.name]
-            self._commit(one, given, self._working[index], moment)
+            state = self._optimizer.state.get(one.layer.target.parameter)
+            commit(one, given, state, self._working[index], method, moment)
         self._updates, self._requested = self._updates + 1, None
         if method.on_update == "skip":
             held = {id(parameter) for group in self._optimizer.param_groups for parameter in group["params"]}
@@ -269,33 +272,6 @@ class SparseEngine:
                     parameter.grad = None
         else:
             self._mask_gradients(those_not_yet_masked=False)
-
-    def _commit(self, one: LayerPlan, given: LayerInput, working: Tensor, moment: Moment) -> None:
-        """Make a planned update real: weight, optimizer state, masks."""
-        layer, parameter = one.layer, one.layer.target.parameter
-        grown = one.grown
-        stayed = (one.mask & layer.mask).to(parameter.dtype)
-        parameter.mul_(stayed)
-        begin = self._method.grown_value
-        if one.grown_links and begin != 0:
-            index = positions(grown, one.grown_links)
-            values = torch.zeros(parameter.numel(), dtype=parameter.dtype, device=parameter.device)
-            if callable(begin):
-                context = context_of(layer, given, moment, "grow")
-                gradient = None if given.gradient is None else given.gradient.reshape(-1)[index]
-                new = begin(index, given.weight.reshape(-1)[index], gradient, context)
-                values.index_copy_(0, index, new.to(values.dtype))
-            else:
-                values.index_fill_(0, index, begin)
-            parameter.add_(values.view(parameter.shape))
-        state = self._optimizer.state.get(parameter)
-        if state:
-            rewire_state(state, dict(given.options), parameter, stayed, grown, given.gradient)
-        layer.mask.copy_(one.mask)
-        layer.explored.logical_or_(one.mask)
-        layer.counts = list(one.counts)
-        if working is not layer.mask:
-            working.copy_(one.mask)
 
     def _inputs(self) -> list[LayerInput]:
         options = {id(parameter): group for group in self._optimizer.param_groups for parameter in group["params"]}

@@ -1,5 +1,6 @@
 """Published methods, each a `Method` of a few words. Any field can be given by keyword: `RigL(..., structure=...)`.
 
+A `rate` is a number or a schedule; RigL, SNFS and GraNet let a number fall along a cosine, the others keep it.
 docs/sparsity.md lists where each differs from its paper's code.
 """
 
@@ -9,7 +10,7 @@ from typing import Any
 
 from sparse_core import layout, scores
 from sparse_core.method import Method, normal
-from sparse_core.schedules import Constant, Cosine, Cubic, Schedule, SoftBound
+from sparse_core.schedules import Cosine, Cubic, Schedule, SoftBound
 from sparse_core.structure import Structure
 
 
@@ -17,12 +18,17 @@ def _method(fields: dict[str, Any], **defaults: Any) -> Method:
     return Method(**{**defaults, **fields})
 
 
+def _falling(rate: float | Schedule) -> Schedule:
+    """A number as the start of a cosine that ends at 0; a schedule as it is."""
+    return rate if callable(rate) else Cosine(rate)
+
+
 def Static(density: float | Schedule | None, **fields: Any) -> Method:
     """Random links that never change."""
     return _method(fields, density=density, drop=None)
 
 
-def SET(density: float | None, end: int | None, every: int, rate: float = 0.3, **fields: Any) -> Method:
+def SET(density: float | None, end: int | None, every: int, rate: float | Schedule = 0.3, **fields: Any) -> Method:
     """Sparse evolutionary training (Mocanu et al. 2018): the weakest of each sign go, random ones come, at N(0, 0.1**2).
 
     Without a density, the layout is the paper's: epsilon (n_in + n_out) links per layer, epsilon = 20.
@@ -35,32 +41,38 @@ def SET(density: float | None, end: int | None, every: int, rate: float = 0.3, *
         layout=layout.epsilon(20) if density is None else own_layout,
         drop=scores.signed,
         grow=scores.random,
-        rate=Constant(rate),
+        rate=rate,
         every=every,
         end=end,
         grown_value=normal(0.1),
     )
 
 
-def RigL(density: float, end: int, every: int = 100, rate: float = 0.3, **fields: Any) -> Method:
+def RigL(density: float, end: int, every: int = 100, rate: float | Schedule = 0.3, **fields: Any) -> Method:
     """The rigged lottery (Evci et al. 2020): the smallest weights go, those with the largest gradients come."""
     return _method(
-        fields, density=density, drop=scores.magnitude, grow=scores.gradient, rate=Cosine(rate), every=every, end=end
+        fields, density=density, drop=scores.magnitude, grow=scores.gradient, rate=_falling(rate), every=every, end=end
     )
 
 
-def ITOP(density: float, end: int | None, every: int, rate: float = 0.3, **fields: Any) -> Method:
+def ITOP(density: float, end: int | None, every: int, rate: float | Schedule = 0.3, **fields: Any) -> Method:
     """In-time over-parameterisation (Liu et al. 2021): SET that tries links which were never active first."""
     return SET(density, end, every, rate, **{"grow": scores.unfired, "layout": None, "grown_value": 0.0, **fields})
 
 
-def SNFS(density: float, end: int, every: int, rate: float = 0.5, **fields: Any) -> Method:
+def SNFS(density: float, end: int, every: int, rate: float | Schedule = 0.5, **fields: Any) -> Method:
     """Sparse networks from scratch (Dettmers and Zettlemoyer 2019): growth by momentum, shared out between layers by it."""
     return RigL(density, end, every, rate, **{"grow": scores.momentum, "share": scores.momentum, **fields})
 
 
 def MEST(
-    density: float, end: int, every: int, rate: float = 0.3, lam: float = 1.0, soft: float | None = None, **fields: Any
+    density: float,
+    end: int,
+    every: int,
+    rate: float | Schedule = 0.3,
+    lam: float = 1.0,
+    soft: float | None = None,
+    **fields: Any,
 ) -> Method:
     """Memory-economic sparse training (Yuan et al. 2021): |w| + lam |g| says what goes, random ones come (EM).
 
@@ -72,7 +84,7 @@ def MEST(
         density=density if soft is None else SoftBound(density, soft),
         drop=scores.mest(lam),
         grow=scores.random,
-        rate=Constant(rate),
+        rate=rate,
         every=every,
         end=end,
     )
@@ -83,6 +95,6 @@ def GMP(density: float, end: int, every: int, initial: float = 1.0, **fields: An
     return _method(fields, density=Cubic(initial, density), drop=scores.magnitude, every=every, end=end, scope="global")
 
 
-def GraNet(density: float, end: int, every: int, initial: float = 0.5, rate: float = 0.5, **fields: Any) -> Method:
+def GraNet(density: float, end: int, every: int, initial: float = 0.5, rate: float | Schedule = 0.5, **fields: Any) -> Method:
     """Gradual pruning with neuroregeneration (Liu et al. 2021): GMP, and RigL's exchange within each layer."""
-    return GMP(density, end, every, initial, **{"grow": scores.gradient, "rate": Cosine(rate), "scope": "shrink", **fields})
+    return GMP(density, end, every, initial, **{"grow": scores.gradient, "rate": _falling(rate), "scope": "shrink", **fields})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparse_core.layer import SparseLayer
 from sparse_core.method import Method
-from sparse_core.update import SparseLayer
 
 
 @dataclass(frozen=True)

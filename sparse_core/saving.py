@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from sparse_core.layer import SparseLayer
 from sparse_core.method import Method
 from sparse_core.packing import pack, unpack
-from sparse_core.update import SparseLayer
 
 _VERSION = 1
 

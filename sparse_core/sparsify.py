@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from sparse_core.engine import SparseEngine, engine_of
 from sparse_core.hashed_random import uniform
+from sparse_core.layer import SparseLayer
 from sparse_core.layout import initial_key, layout_scores
 from sparse_core.method import Method, resolve_density
 from sparse_core.optimizer_state import refuse_unsuited
 from sparse_core.scores import Context
 from sparse_core.selection import take_largest
 from sparse_core.targets import Pattern, Target, matching, select
-from sparse_core.update import SparseLayer, group_counts
+from sparse_core.update import group_counts
 
 
 def sparsify(

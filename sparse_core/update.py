@@ -2,137 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from sparse_core import rewire
-from sparse_core.layout import Layer, counts_of, share_out
+from sparse_core.layer import LayerInput, LayerPlan, Moment, SparseLayer, context_of
+from sparse_core.layout import counts_of, share_out
 from sparse_core.method import Method
 from sparse_core.radix import count_true
-from sparse_core.scores import Context, Score, score_name
-from sparse_core.structure import Grid
-from sparse_core.targets import Target
-
-
-@dataclass(eq=False)
-class SparseLayer:
-    """A target with its mask and all that the engine keeps of it.
-
-    Attributes:
-        target: the parameter and its name.
-        grid: the structure fitted to it.
-        mask: bool, of the weight's shape.
-        explored: bool, links that were ever active.
-        counts: active units per group, known on the host.
-        fixed_density: a density that holds whatever the layout says, or None.
-        memory: what stateful scores keep.
-    """
-
-    target: Target
-    grid: Grid
-    mask: Tensor
-    explored: Tensor
-    counts: list[int]
-    fixed_density: float | None = None
-    memory: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The parameter's name."""
-        return self.target.name
-
-    @property
-    def links(self) -> int:
-        """Active links."""
-        return sum(self.counts) * self.grid.members
-
-    @property
-    def size(self) -> int:
-        """Allowed links."""
-        return sum(self.grid.room()) * self.grid.members
-
-    def as_layout_layer(self) -> Layer:
-        """The layer as a layout sees it."""
-        return Layer(self.name, tuple(self.target.parameter.shape), self.size)
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When and how an update happens.
-
-    Attributes:
-        step: the number of the optimizer step, from 1.
-        update: the number of the update, from 1.
-        seed: the engine's seed.
-        rate: the share of active links to exchange.
-        density: the density to reach, or None to leave it.
-        prune_only: nothing grows.
-        dry: a dry run.
-    """
-
-    step: int
-    update: int
-    seed: int
-    rate: float
-    density: float | None
-    prune_only: bool = False
-    dry: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class LayerPlan:
-    """What an update would do to a layer.
-
-    Attributes:
-        layer: the layer.
-        mask: the new mask.
-        dropped: links that were active and are not kept, those that grow back at once included.
-        counts: active units per group afterwards.
-        grown_links: how many links are new.
-    """
-
-    layer: SparseLayer
-    mask: Tensor
-    dropped: Tensor
-    counts: list[int]
-    grown_links: int
-
-    @property
-    def grown(self) -> Tensor:
-        """Links that are active now and were not before."""
-        return self.mask & ~self.layer.mask
-
-
-@dataclass(frozen=True, eq=False)
-class LayerInput:
-    """What scores read of a layer: weight and unscaled dense gradient in at least float32, optimizer state and options."""
-
-    weight: Tensor
-    gradient: Tensor | None
-    state: MutableMapping[str, Any]
-    options: MutableMapping[str, Any]
-
-
-def context_of(layer: SparseLayer, given: LayerInput, moment: Moment, role: str) -> Context:
-    """The context of a score."""
-    return Context(
-        name=layer.name,
-        mask=layer.mask,
-        step=moment.step,
-        update=moment.update,
-        seed=moment.seed,
-        role=role,
-        explored=layer.explored,
-        state=given.state,
-        options=given.options,
-        active=layer.links,
-        memory=layer.memory,
-        dry=moment.dry,
-    )
+from sparse_core.scores import Score, score_name
 
 
 def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Method, moment: Moment) -> list[LayerPlan]:

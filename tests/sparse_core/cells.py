@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core import SparseEngine, sparsify
+from sparse_core.layer import SparseLayer
 from sparse_core.support import METHODS, OPTIMIZERS, STRUCTURES, Cell, SupportTable, support_table
-from sparse_core.update import SparseLayer
 
 NUM_CASES = 200
 NO_UNIT_COUNT = ("SNFS", "GMP", "GraNet")  # links move between layers: the total is exact, a layer's number is not fixed

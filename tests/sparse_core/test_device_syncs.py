@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparse_core
 from sparse_core import Method, SparseEngine, Structure, layout
+from sparse_core.layer import SparseLayer
 from sparse_core.method import gradient_step, uniform_within
 from sparse_core.schedules import Linear
 from sparse_core.structure import output_groups
 from sparse_core.targets import select
-from sparse_core.update import SparseLayer
 from tests.sparse_core.small_trainings import PRESETS, batches, copied, mlp, preset, same, training
 
 aten = torch.ops.aten
