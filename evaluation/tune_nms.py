@@ -20,8 +20,7 @@ from evaluation.scoring import SceneReader, choose_device, scene_batches
 from limtr.agent_view import build_agent_batch
 from limtr.batch import collate
 from limtr.files import write_json
-from limtr.modes import select_modes
-from limtr.prediction import Prediction, ScenePrediction
+from limtr.prediction import ScenePrediction
 from limtr.predictor import MotionPredictor
 from limtr.progress import progress
 from limtr.run_report import as_plain, write_report
@@ -122,8 +121,7 @@ def search(
             scores = last.scores.softmax(dim=-1)
             worlds = []
             for distance in distances_m:
-                paths, kept = select_modes(last.trajectories, scores, model.config.num_modes, distance)
-                worlds.append(to_world(Prediction(trajectories=paths, scores=kept), agents, batch))
+                worlds.append(to_world(model.modes_of(last.trajectories, scores, distance), agents, batch))
             for scene, *variants in zip(scenes, *worlds, strict=True):
                 _add_variants(scene, variants, metrics)
             advance(len(scenes))

@@ -242,6 +242,8 @@ class ModelConfig:
     """Modes kept after non-maximum suppression."""
     nms_distance_m: tuple[float, float, float] = (2.5, 2.5, 2.5)
     """End points nearer than this are one mode: vehicles, pedestrians, cyclists."""
+    mode_scores: Literal["query", "mass"] = "query"
+    """A mode's score: the probability of its own query (MTR), or of all queries that end nearer to it than to other modes."""
     attention: Literal["dense", "gathered"] = "dense"
     """How sparse attention is computed; the results are the same."""
 
@@ -256,6 +258,8 @@ class ModelConfig:
             raise ValueError(f"decoder.kinematic_paths needs 29 channels, num_agent_channels is {self.num_agent_channels}")
         if len(self.nms_distance_m) != 3 or min(self.nms_distance_m) < 0:
             raise ValueError(f"nms_distance_m must be three distances of at least 0, is {self.nms_distance_m}")
+        if self.mode_scores not in ("query", "mass"):
+            raise ValueError(f"mode_scores must be 'query' or 'mass', is {self.mode_scores!r}")
         if self.attention not in ("dense", "gathered"):
             raise ValueError(f"attention must be 'dense' or 'gathered', is {self.attention!r}")
         if self.view.use_lidar != (self.encoder.lidar is not None):
@@ -324,4 +328,5 @@ def tiny() -> ModelConfig:
             kinematic_paths=True,
         ),
         loss=LossConfig(classification_weight=100.0),
+        mode_scores="mass",
     )

@@ -45,3 +45,25 @@ def select_modes(
     chosen = order.gather(1, torch.cat(picks, dim=1))
     index = chosen[:, :, None, None].expand(-1, -1, *trajectories.shape[2:])
     return trajectories.gather(1, index), scores.gather(1, chosen)
+
+
+def mass_scores(
+    modes: torch.Tensor, trajectories: torch.Tensor, probabilities: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score modes by what they stand for: every query gives its probability to the mode whose end point is nearest to its own.
+
+    One of many queries around the likeliest place is itself not likely; all of them together are.
+
+    Args:
+        modes: (C, K, T, F) the modes that were selected, F starting with x, y.
+        trajectories: (C, Q, T, F) all queries.
+        probabilities: (C, Q) theirs.
+
+    Returns:
+        The modes and their scores (C, K), the largest score first; scores sum to those of the queries.
+    """
+    distance = torch.cdist(trajectories[:, :, -1, :2], modes[:, :, -1, :2], compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = distance.argmin(dim=-1)
+    scores = torch.zeros_like(probabilities[:, : modes.shape[1]]).scatter_add(1, nearest, probabilities)
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    return modes.gather(1, order[:, :, None, None].expand_as(modes)), scores.gather(1, order)

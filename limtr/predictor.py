@@ -21,7 +21,7 @@ from limtr.decoder import DecoderOutputs, MotionDecoder
 from limtr.encoder import ContextEncoder
 from limtr.intentions import check_intentions
 from limtr.model_files import find_model_folder, read_model, read_weights, require_same_architecture, write_model
-from limtr.modes import select_modes
+from limtr.modes import mass_scores, select_modes
 from limtr.prediction import Prediction, ScenePrediction
 from limtr.reference import is_reference_state, our_names
 from limtr.scene import PREDICTED_TYPES, FloatArray, ObjectType, Scene
@@ -71,8 +71,17 @@ class MotionPredictor(nn.Module):
         last = outputs.layers[-1]
         distances = last.scores.new_tensor(self.config.nms_distance_m)
         distance = distances[(center_type - 1).clamp(0, len(PREDICTED_TYPES) - 1)]
-        trajectories, scores = select_modes(last.trajectories, last.scores.softmax(dim=-1), self.config.num_modes, distance)
-        return Prediction(trajectories=trajectories, scores=scores)
+        return self.modes_of(last.trajectories, last.scores.softmax(dim=-1), distance)
+
+    def modes_of(self, trajectories: torch.Tensor, probabilities: torch.Tensor, distance_m: float | torch.Tensor) -> Prediction:
+        """The modes that queries (C, Q, T, 7) with probabilities (C, Q) leave, scored as the configuration says.
+
+        `distance_m` of non-maximum suppression: one, or (C,) one per agent.
+        """
+        modes, scores = select_modes(trajectories, probabilities, self.config.num_modes, distance_m)
+        if self.config.mode_scores == "mass":
+            modes, scores = mass_scores(modes, trajectories, probabilities)
+        return Prediction(trajectories=modes, scores=scores)
 
     @overload
     def predict(self, scenes: Scene) -> ScenePrediction: ...

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limtr.modes import select_modes
+from limtr.modes import mass_scores, select_modes
 
 
 def ending_at(xs: list[list[float]]) -> torch.Tensor:
@@ -72,3 +72,27 @@ def test_against_a_plain_restatement(seed: int, distance: float) -> None:
         expected.append(pick)
         suppressed |= {mode for mode in left if float((ends[mode] - ends[pick]).norm()) < distance}
     torch.testing.assert_close(kept[0], trajectories[0, expected], rtol=0, atol=0)
+
+
+def test_a_mode_is_worth_all_queries_that_end_nearest_to_it() -> None:
+    queries = ending_at([[0.0, 10.0, 10.5, 9.5, 20.0]])
+    probabilities = torch.tensor([[0.3, 0.2, 0.2, 0.2, 0.1]])
+    modes, own = select_modes(queries, probabilities, 3, 2.5)
+    assert modes[0, :, -1, 0].tolist() == [0.0, 10.0, 20.0]
+    torch.testing.assert_close(own, torch.tensor([[0.3, 0.2, 0.1]]))
+    modes, mass = mass_scores(modes, queries, probabilities)
+    assert modes[0, :, -1, 0].tolist() == [10.0, 0.0, 20.0]  # the three around 10 m together are the likeliest
+    torch.testing.assert_close(mass, torch.tensor([[0.6, 0.3, 0.1]]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_masses_sum_to_the_probabilities_and_no_mode_loses_its_own_query(seed: int) -> None:
+    torch.manual_seed(seed)
+    queries, probabilities = 5 * torch.randn(3, 40, 4, 7), torch.rand(3, 40).softmax(dim=-1)
+    modes, own = select_modes(queries, probabilities, 6, 2.5)
+    ordered, mass = mass_scores(modes, queries, probabilities)
+    torch.testing.assert_close(mass.sum(dim=-1), torch.ones(3))
+    assert bool((mass[:, :-1] >= mass[:, 1:]).all())
+    place = (ordered[:, :, None, -1, :2] == modes[:, None, :, -1, :2]).all(dim=-1).to(torch.int64).argmax(dim=-1)
+    assert bool((mass >= own.gather(1, place) - 1e-6).all())
