@@ -134,7 +134,7 @@ def train(method: Method, optimizer_name: str, closure: bool, steps: int = 13) -
         else:
             loss = compute()
             optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert engine.steps == steps
     assert engine.updates > 0 or method.every is None
     return [*(parameter.detach() for parameter in model.parameters()), *engine.masks.values()], losses
