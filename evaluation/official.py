@@ -14,12 +14,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from evaluation.accumulate import MotionMetrics, score_groups
+from evaluation.accumulate import MotionMetrics
 from evaluation.average_precision import Outcome
 from evaluation.buckets import Bucket
 from evaluation.joint import interactive_pair, joint_of_groups
 from evaluation.metric_config import MotionMetricsConfig
-from evaluation.op_input import Arrays, bucket_cases, op_arrays, op_bytes, op_config, rounded
+from evaluation.op_input import BYTES_PER_TRACK, Arrays, bucket_cases, op_arrays, op_config, rounded
 from evaluation.oracle import ask_oracle
 from evaluation.scenario_predictions import ScenarioPredictions
 from evaluation.verify_metrics import ABSENT, NAMES, TOLERANCE, difference_from_op
@@ -59,6 +59,7 @@ class OfficialJudge:
         self.config = config
         self.marginal: list[ScenarioPredictions] = []
         self.joint: list[ScenarioPredictions] = []
+        self._most_tracks = 0
 
     def add(self, scene: Scene, scenario: ScenarioPredictions) -> None:
         """Take the predictions of one scene, in the order in which they are scored."""
@@ -67,10 +68,11 @@ class OfficialJudge:
         pairs = _pairs(scene, scenario)
         if pairs:
             self.joint.append(joint_of_groups(scenario, pairs))
-        if op_bytes(self.marginal) > MAX_BYTES:
+        self._most_tracks = max(self._most_tracks, len(scenario.track_type))
+        if len(self.marginal) * self._most_tracks * BYTES_PER_TRACK > MAX_BYTES:
             raise ValueError(
-                f"--official: the truth of {len(self.marginal)} scenes is more than {MAX_BYTES / 2**30:.0f} GiB in the op's arrays, "
-                "which it wants all at once; judge a smaller dataset of shards"
+                f"--official: the truth of {len(self.marginal)} scenes is more than {MAX_BYTES / 2**30:.0f} GiB in the "
+                "arrays of Waymo's op, which wants all at once; judge a dataset of fewer shards"
             )
 
     def verdict(self) -> dict[str, list[OfficialRow]]:
@@ -85,7 +87,7 @@ class OfficialJudge:
 
 
 def _pairs(scene: Scene, scenario: ScenarioPredictions) -> list[tuple[int, int]]:
-    """Groups to join: the scene's interactive pair, or its predicted objects two by two, as an exercise of the joint metrics."""
+    """Groups to join: the scene's interactive pair, or its predicted objects two by two, to exercise the joint metrics."""
     ids = scene.track_id[scenario.group_rows[:, 0]].tolist()
     pair = interactive_pair(scene)
     if pair is not None and set(pair) <= set(ids):

@@ -24,6 +24,8 @@ from evaluation.metric_config import (
 from evaluation.scenario_predictions import TRUTH_FIELDS, ScenarioPredictions
 
 Arrays = dict[str, npt.NDArray[Any]]
+BYTES_PER_TRACK = NUM_TRACK_STEPS * len(TRUTH_FIELDS) * 4
+"""Of the padded truth."""
 _FAR_M = 100.0
 _HEADING = TRUTH_FIELDS.index("heading")
 
@@ -61,12 +63,6 @@ def rounded(scenario: ScenarioPredictions) -> ScenarioPredictions:
     )
 
 
-def op_bytes(scenarios: Sequence[ScenarioPredictions]) -> int:
-    """How large the truth of these scenarios is in the op's padded arrays."""
-    tracks = max((len(item.track_type) for item in scenarios), default=0)
-    return len(scenarios) * tracks * NUM_TRACK_STEPS * len(TRUTH_FIELDS) * 4
-
-
 def op_arrays(scenarios: Sequence[ScenarioPredictions]) -> Arrays:
     """The op's inputs. All tracks belong to the truth, since any may be overlapped; object ids are rows, as the op reads them.
 
@@ -98,7 +94,8 @@ def op_arrays(scenarios: Sequence[ScenarioPredictions]) -> Arrays:
                 "number of modes for all"
             )
         member = item.group_rows >= 0
-        never = member & ~item.track_valid.any(axis=1)[np.maximum(item.group_rows, 0)]
+        seen = np.asarray(item.track_valid.any(axis=1))
+        never = member & ~seen[np.maximum(item.group_rows, 0)]
         if never.any():
             raise ValueError(
                 f"scenario {item.scenario_id!r}: predicted track rows {item.group_rows[never].tolist()} have no valid step, "

@@ -44,7 +44,9 @@ def measure(case: dict[str, np.ndarray], config: motion_metrics_pb2.MotionMetric
     )
     keys = [f"{kind}_{step.measurement_step}" for kind in TYPES for step in config.step_configurations]
     columns = [np.asarray(column).tolist() for column in values]
-    return {key: {name: float(column[row]) for name, column in zip(OUTPUTS, columns)} for row, key in enumerate(keys)}
+    return {
+        key: {name: float(column[row]) for name, column in zip(OUTPUTS, columns, strict=True)} for row, key in enumerate(keys)
+    }
 
 
 def main(source: str, target: str) -> None:
