@@ -121,7 +121,7 @@ def compare_with_op(
         if config.bucketing != OP_BUCKETING:
             buckets = {int(key.rpartition("/")[2]): item for key, item in values.items() if key.startswith(f"{name}/")}
             _put_mean_of_buckets(official, buckets, metrics)
-        result[name] = list(_rows(metrics, official))
+        result[name] = official_rows(metrics, official)
     return result
 
 
@@ -132,7 +132,7 @@ def run_op(cases: Mapping[str, Arrays], config: MotionMetricsConfig) -> dict[str
         arrays: dict[str, Any] = {f"{case}/{name}": value for case, part in cases.items() for name, value in part.items()}
         np.savez(source, config=np.array(json.dumps(op_config(config))), **arrays)
         ask_oracle("motion_metrics.py", source, target)
-        content: dict[str, dict[str, dict[str, float]]] = read_json(target)
+        content: dict[str, dict[str, dict[str, float]]] = read_json(target)["values"]
     return content
 
 
@@ -157,7 +157,8 @@ def _key(kind: ObjectType, step: int) -> str:
     return f"TYPE_{kind.name}_{step}"
 
 
-def _rows(metrics: MotionMetrics, official: OpValues) -> list[OfficialRow]:
+def official_rows(metrics: MotionMetrics, official: OpValues) -> list[OfficialRow]:
+    """Our numbers beside the op's; classes of which both sides say that they are absent are left out."""
     values = metrics.compute()
     rows = []
     for kind in PREDICTED_TYPES:

@@ -1,6 +1,7 @@
 """Messages through Waymo's own protos: `read_protos.py KIND.tfrecord OUTPUT.tfrecord OUTPUT.json`.
 
-Asked by `evaluation.verify_official`. The input holds pairs of records: a message as it was, and as our schema wrote it again. The first output holds each message as
+Asked by `evaluation.verify_official`. The input holds pairs of records: a message as it was, and as our schema wrote it
+again. The first output holds each message as
 Waymo's protos write it, the second what was found: bytes in fields that Waymo does not know, and whether the two are equal.
 """
 
