@@ -41,10 +41,12 @@ oracle: $(ORACLE_STAMP)
 parity: $(STAMP) $(ORACLE_STAMP)
 	test -d $(DEMO)/quick/run || $(MAKE) demo QUICK=1
 	$(BIN)/limtr verify --official tests/golden/lidar/synthetic_womd_lidar.tfrecord tests/golden/lidar/crops_golden.tfrecord
-	$(BIN)/limtr predict --checkpoint $(DEMO)/quick/run --input $(DEMO)/quick/shards --out $(DEMO)/quick/predictions.parquet
-	for bucketing in 2024 2021; do \
-	  $(BIN)/limtr evaluate --predictions $(DEMO)/quick/predictions.parquet --data $(DEMO)/quick/shards \
-	    --official --bucketing $$bucketing --out $(DEMO)/quick/parity-$$bucketing || exit 1; done
+	for split in validation train; do \
+	  $(BIN)/limtr predict --checkpoint $(DEMO)/quick/run --input $(DEMO)/quick/shards --split $$split \
+	    --out $(DEMO)/quick/$$split.parquet || exit 1; \
+	  for bucketing in 2024 2021; do \
+	    $(BIN)/limtr evaluate --predictions $(DEMO)/quick/$$split.parquet --data $(DEMO)/quick/shards --split $$split \
+	      --official --bucketing $$bucketing --out $(DEMO)/quick/parity-$$split-$$bucketing || exit 1; done; done
 
 # torch comes first and by its exact version: other ways of asking for it fetch several GB of CUDA.
 $(STAMP): pyproject.toml constraints.txt

@@ -195,7 +195,7 @@ def print_verdict(verdict: Mapping[str, Sequence[OfficialRow]], counts: Mapping[
         metrics = list(dict.fromkeys(row.metric for row in rows))
         for title in ("class", "horizon", *metrics):
             table.add_column(title, justify="left" if title in ("class", "horizon") else "right")
-        for start in range(0, len(rows), len(metrics)):
+        for start in range(0, len(rows), len(metrics) or 1):
             line = rows[start : start + len(metrics)]
             table.add_row(line[0].kind.lower(), line[0].horizon, *map(_cell, line))
         console.print(table)

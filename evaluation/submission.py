@@ -68,7 +68,7 @@ class SubmissionInfo:
 def parameters_text(number: int) -> str:
     """A number of parameters as the server wants it: 64139094 is 64M, 825874 is 826K."""
     for suffix, size in (("B", 10**9), ("M", 10**6)):
-        if number >= size:
+        if round(number / size, 3) >= 1:
             return f"{round(number / size)}{suffix}"
     return f"{max(1, round(number / 1000))}K"
 
