@@ -7,6 +7,7 @@ import pytest
 from evaluation.oracle import ORACLE_VARIABLE, OracleError
 from evaluation.verify_official import VerifyOfficialConfig, run
 from preprocessing.womd import schema
+from preprocessing.womd.lidar import frame_points
 from preprocessing.womd.tfrecord import iter_records, write_records
 from tests.evaluation.examples import needs_oracle
 
@@ -29,6 +30,19 @@ def test_range_images_points_and_protos_agree(capsys):
     assert "64 of 64 quantities agree" in printed
     assert "f1_l5_image2" in printed
     assert "ours read by Waymo's protos" in printed
+
+
+@needs_oracle
+def test_points_that_are_millimetres_off_fail(tmp_path, monkeypatch, capsys):
+    def shifted(frame):
+        return [tuple((xyz + 4e-3, features) for xyz, features in returns) for returns in frame_points(frame)]
+
+    monkeypatch.setattr("preprocessing.verify_lidar.frame_points", shifted)
+    assert run(VerifyOfficialConfig(files=(changed_lidar(tmp_path, lambda frame: None),))) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert failed
+    assert all("_xyz" in line for line in failed)
+    assert any("f0_l1_xyz1" in line for line in failed)
 
 
 @needs_oracle
