@@ -9,26 +9,18 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.average_precision import Outcome, average_precision, outcomes
-from evaluation.buckets import Bucket, classify, joint_bucket
-from evaluation.metric_config import CURRENT_STEP, METRIC_NAMES, TRACK_STEPS, MotionMetricsConfig
-from evaluation.motion import (
-    average_displacement_m,
-    best_mode,
-    displacements_m,
-    final_displacement_m,
-    matches,
-)
-from evaluation.overlap import headings_of_path_rad, overlaps_others
+from evaluation.average_precision import Outcome, average_precision
+from evaluation.buckets import Bucket
+from evaluation.group_scores import DISTANCES, State, empty_rows, score_groups
+from evaluation.metric_config import METRIC_NAMES, MotionMetricsConfig
 from evaluation.scenario_predictions import ScenarioPredictions
-from limtr.scene import PREDICTED_TYPES, ObjectType
+from limtr.scene import PREDICTED_TYPES
 
 Float = npt.NDArray[np.float64]
-State = dict[str, npt.NDArray[Any]]
 Values = dict[str, float | None]
 
-_DISTANCES = ("minADE", "minFDE", "miss_rate", "overlap_rate")
-_TYPE_PRIORITY = (ObjectType.UNSET, ObjectType.OTHER, ObjectType.VEHICLE, ObjectType.PEDESTRIAN, ObjectType.CYCLIST)
+SCENARIOS_AT_ONCE = 32
+"""So many wait until they are scored together, which is faster; what is held does not grow with the data set."""
 
 
 class MotionMetrics:
@@ -41,18 +33,9 @@ class MotionMetrics:
 
     def __init__(self, config: MotionMetricsConfig | None = None) -> None:
         self.config = config or MotionMetricsConfig()
-        self._parts: list[State] = [self._empty()]
+        self._parts: list[State] = [empty_rows(self.config)]
+        self._waiting: list[ScenarioPredictions] = []
         self._scenarios: set[str] = set()
-
-    def _empty(self) -> State:
-        horizons, modes = len(self.config.horizons), self.config.max_predictions
-        return {
-            "object_type": np.zeros(0, np.int64),
-            "bucket": np.zeros(0, np.int64),
-            "distances": np.zeros((0, horizons, len(_DISTANCES))),
-            "scores": np.zeros((0, modes)),
-            "outcomes": np.zeros((0, horizons, modes), np.int8),
-        }
 
     @property
     def num_scenarios(self) -> int:
@@ -65,12 +48,27 @@ class MotionMetrics:
         return frozenset(self._scenarios)
 
     def add(self, scenario: ScenarioPredictions) -> None:
-        """Score one scenario.
+        """Score one scenario. Its arrays are read later, when some wait to be scored together: leave them as they are.
 
         Raises:
             ValueError: the scenario was added before.
         """
-        self.add_rows(scenario.scenario_id, score_groups(scenario, self.config))
+        self._claim(scenario.scenario_id)
+        if self._waiting and self._waiting[0].num_modes_and_slots != scenario.num_modes_and_slots:
+            self._score_waiting()
+        self._waiting.append(scenario)
+        if len(self._waiting) == SCENARIOS_AT_ONCE:
+            self._score_waiting()
+
+    def _claim(self, scenario_id: str) -> None:
+        if scenario_id in self._scenarios:
+            raise ValueError(f"scenario {scenario_id!r} was scored before: every scenario may come once")
+        self._scenarios.add(scenario_id)
+
+    def _score_waiting(self) -> None:
+        if self._waiting:
+            self._parts.append(score_groups(self._waiting, self.config))
+        self._waiting = []
 
     def add_rows(self, scenario_id: str, rows: State) -> None:
         """Take over the rows of one scenario that `score_groups` made with this configuration.
@@ -78,10 +76,9 @@ class MotionMetrics:
         Raises:
             ValueError: the scenario was added before.
         """
-        if scenario_id in self._scenarios:
-            raise ValueError(f"scenario {scenario_id!r} was scored before: every scenario may come once")
+        self._claim(scenario_id)
+        self._score_waiting()
         self._parts.append(rows)
-        self._scenarios.add(scenario_id)
 
     def merge(self, other: MotionMetrics) -> None:
         """Take over everything that `other` has accumulated.
@@ -94,11 +91,14 @@ class MotionMetrics:
         both = self._scenarios & other._scenarios
         if both:
             raise ValueError(f"{len(both)} scenario(s) are in both parts, such as {min(both)!r}: every scenario may come once")
+        self._score_waiting()
+        other._score_waiting()
         self._parts += other._parts
         self._scenarios |= other._scenarios
 
     def state(self) -> State:
         """Everything accumulated as plain arrays, to be sent or stored; `from_state` takes it back."""
+        self._score_waiting()
         merged = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
         self._parts = [merged]
         return {**merged, "scenario_ids": np.array(sorted(self._scenarios), dtype=np.str_)}
@@ -143,7 +143,7 @@ class MotionMetrics:
             part = {name: values[chosen] for name, values in state.items() if name != "scenario_ids"}
             result[kind.name] = {
                 horizon.name: {
-                    **{name: _mean(part["distances"][:, index, column]) for column, name in enumerate(_DISTANCES)},
+                    **{name: _mean(part["distances"][:, index, column]) for column, name in enumerate(DISTANCES)},
                     "mAP": _mean_average_precision(part, index, soft=False),
                     "soft_mAP": _mean_average_precision(part, index, soft=True),
                 }
@@ -154,64 +154,6 @@ class MotionMetrics:
             columns = next(iter(result.values())).keys()
             result["mean"] = {column: _mean_values([values[column] for values in result.values()]) for column in columns}
         return result
-
-
-def score_groups(scenario: ScenarioPredictions, config: MotionMetricsConfig) -> State:
-    """A row for every group of a scenario that has members: type, bucket, distances, scores and outcomes of its predictions."""
-    occupied = np.asarray((scenario.group_rows >= 0).any(axis=1))
-    rows = scenario.group_rows[occupied]
-    member = rows >= 0
-    rows = np.where(member, rows, 0)
-    predicted = scenario.xy_m[occupied][:, : config.max_predictions]
-    scores = scenario.scores[occupied][:, : config.max_predictions]
-    truth = scenario.track_states[rows][:, :, list(TRACK_STEPS)]
-    valid = scenario.track_valid[rows][:, :, list(TRACK_STEPS)]
-    speed = np.hypot(*np.moveaxis(scenario.track_states[rows, CURRENT_STEP, 5:7], -1, 0))
-    displacement = displacements_m(predicted, truth[..., :2])
-    overlap = _overlap_steps(scenario, rows, member, predicted, scores)
-
-    distances = np.full((len(rows), len(config.horizons), len(_DISTANCES)), np.nan)
-    outcome = np.full((len(rows), len(config.horizons), config.max_predictions), Outcome.UNKNOWN, np.int8)
-    for index, horizon in enumerate(config.horizons):
-        step = horizon.step
-        known = np.asarray((valid[:, :, step] | ~member).all(axis=1))
-        matched = matches(predicted[..., step, :], truth[:, :, step, :2], truth[:, :, step, 4], speed, member, horizon, config)
-        distances[:, index, 0] = best_mode(average_displacement_m(displacement, valid, member, step))
-        distances[:, index, 1] = best_mode(final_displacement_m(displacement, valid, member, step))
-        distances[:, index, 2] = np.where(known, ~matched.any(axis=1), np.nan)
-        distances[:, index, 3] = overlap[:, : step + 1].any(axis=1)
-        outcome[:, index, : scores.shape[1]] = outcomes(scores, matched, known)
-
-    padded = np.zeros((len(rows), config.max_predictions))
-    padded[:, : scores.shape[1]] = scores
-    priority = np.array([_TYPE_PRIORITY.index(kind) for kind in ObjectType])
-    ranks = np.where(member, priority[scenario.track_type[rows]], 0).max(axis=1)
-    buckets = classify(scenario.track_states, scenario.track_valid, CURRENT_STEP, config.bucketing)
-    return {
-        "object_type": np.array(_TYPE_PRIORITY, dtype=np.int64)[ranks],
-        "bucket": joint_bucket(buckets[rows], member),
-        "distances": distances,
-        "scores": padded,
-        "outcomes": outcome,
-    }
-
-
-def _overlap_steps(
-    scenario: ScenarioPredictions, rows: npt.NDArray[np.int64], member: npt.NDArray[np.bool_], predicted: Float, scores: Float
-) -> npt.NDArray[np.bool_]:
-    """(G, 16) whether a member of the most confident prediction overlaps another object at each step."""
-    steps = list(TRACK_STEPS)
-    states, valid = scenario.track_states, scenario.track_valid
-    top = predicted[np.arange(len(rows)), np.argmax(scores, axis=1)]
-    group, slot = np.nonzero(member)
-    path, own = top[group, slot], rows[group, slot]
-    size = states[own][:, steps, 2:4]
-    boxes = np.concatenate([path, size, headings_of_path_rad(path)[..., None]], axis=-1)
-    others_valid = valid[:, steps] & valid[:, [CURRENT_STEP]]
-    hit = overlaps_others(boxes, states[:, steps, :5], others_valid, own)
-    result = np.zeros((len(rows), len(steps)), dtype=np.bool_)
-    np.logical_or.at(result, group, hit)
-    return result
 
 
 def _mean(values: Float) -> float | None:

@@ -13,11 +13,15 @@ import numpy as np
 from evaluation.baselines import constant_velocity, turn_rate_fan
 from evaluation.file_scoring import FileScore, score_file
 from evaluation.metric_config import Bucketing, MotionMetricsConfig
+from evaluation.official import OfficialJudge, print_verdict
+from evaluation.oracle import find_oracle
 from evaluation.plots import draw_scene, picture_path
 from evaluation.predictions import read_metadata
+from evaluation.scenario_predictions import ScenarioPredictions
 from evaluation.scoring import (
     EvaluationResult,
     ScenePredictor,
+    Watch,
     best_mode_only,
     choose_device,
     count_targets,
@@ -65,6 +69,9 @@ class EvaluateConfig:
     allow_missing: bool = False
     """With --predictions: exit status 0 although objects are missing in the file or unknown to the split."""
 
+    official: bool = False
+    """Have Waymo's own op (`make oracle`) judge the same predictions; exit status 1 if a number differs by more than 1e-4."""
+
     def __post_init__(self) -> None:
         """Validate."""
         if (self.checkpoint is None) == (self.predictions is None):
@@ -98,10 +105,35 @@ def baselines() -> dict[str, ScenePredictor]:
 def run(config: EvaluateConfig) -> int:
     """Evaluate; 0 if everything was scored (with --predictions: nothing missing, unknown or bad, or --allow-missing)."""
     source = SceneSource(config.data, config.split)
-    return _run_model(config, source) if config.checkpoint is not None else _run_file(config, source)
+    judge = None
+    if config.official:
+        find_oracle()  # before the long work, not after it
+        judge = OfficialJudge(MotionMetricsConfig(bucketing=config.bucketing))
+    return _run_model(config, source, judge) if config.checkpoint is not None else _run_file(config, source, judge)
 
 
-def _run_model(config: EvaluateConfig, source: SceneSource) -> int:
+def _watch(judge: OfficialJudge | None, judged: str) -> Watch | None:
+    """Hands what the predictor `judged` says to the judge."""
+    if judge is None:
+        return None
+
+    def watch(name: str, scene: Scene, paired: ScenarioPredictions) -> None:
+        if name == judged:
+            judge.add(scene, paired)
+
+    return watch
+
+
+def _judge(config: EvaluateConfig, judge: OfficialJudge | None) -> tuple[dict[str, Any], bool]:
+    """What the judge found, for metrics.json, and whether it agrees (without a judge: nothing, and yes)."""
+    if judge is None:
+        return {}, True
+    verdict = judge.verdict()
+    counts = {"marginal": len(judge.marginal), "joint": len(judge.joint)}
+    return {"official": verdict}, print_verdict(verdict, counts, config.bucketing)
+
+
+def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge | None) -> int:
     assert config.checkpoint is not None
     model = MotionPredictor.load(config.checkpoint, device=choose_device(config.device))
     metrics_config = MotionMetricsConfig(bucketing=config.bucketing)
@@ -121,29 +153,32 @@ def _run_model(config: EvaluateConfig, source: SceneSource) -> int:
         "model, best mode": lambda scenes: [best_mode_only(prediction) for prediction in latest],
         **baselines(),
     }
-    metrics = score(source, predictors, config=metrics_config, batch_size=config.batch_size)
+    watch = _watch(judge, "model")
+    metrics = score(source, predictors, config=metrics_config, batch_size=config.batch_size, watch=watch)
     results = {name: result_of(item) for name, item in metrics.items()}
     _print(config, results, f"{config.checkpoint} on {config.split} of {config.data}")
     for name, number in targets.items():
         if name != "scored" and number:
             print(f"not scored: {number} targets {name.replace('_', ' ')}")
+    found, agrees = _judge(config, judge)
     drawn = draw(config, source, model.predict)
     about = {
         "checkpoint": config.checkpoint,
         "model_fingerprint": model.fingerprint(),
         "licence": model.licence,
         "targets": targets,
+        **found,
     }
     _write(config, source, results, about, drawn)
-    return 0
+    return 0 if agrees else 1
 
 
-def _run_file(config: EvaluateConfig, source: SceneSource) -> int:
+def _run_file(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge | None) -> int:
     assert config.predictions is not None
     about = {"predictions": config.predictions, "file_metadata": read_metadata(config.predictions)}
     ids = source.scenario_ids()
     metrics_config = MotionMetricsConfig(bucketing=config.bucketing)
-    scored = score_file(config.predictions, source, ids, metrics_config)
+    scored = score_file(config.predictions, source, ids, metrics_config, _watch(judge, "predictions"))
     if scored.metrics.num_scenarios == 0:
         raise ValueError(
             f"{config.predictions}: no scenario of {config.data} split {config.split!r} is in it; "
@@ -160,10 +195,11 @@ def _run_file(config: EvaluateConfig, source: SceneSource) -> int:
     drawn: list[Path] = []
     if config.pictures:
         print("--pictures needs --checkpoint: no pictures are drawn of a file of predictions", file=sys.stderr)
-    about |= {"agreement": _agreement(scored)}
+    found, agrees = _judge(config, judge)
+    about |= {"agreement": _agreement(scored), **found}
     _write(config, source, results, about, drawn)
     whole = not scored.problems or (config.allow_missing and not scored.bad_scenarios)
-    return 0 if whole else 1
+    return 0 if whole and agrees else 1
 
 
 def _agreement(scored: FileScore) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from evaluation.accumulate import MotionMetrics
 from evaluation.metric_config import MotionMetricsConfig
 from evaluation.predictions import read_predictions
 from evaluation.scenario_predictions import pair_with_truth
-from evaluation.scoring import SceneReader, require_scorable
+from evaluation.scoring import SceneReader, Watch, require_scorable
 from limtr.prediction import ScenePrediction
 from limtr.progress import progress
 from limtr.scene import PREDICTED_TYPES, Scene
@@ -49,7 +49,9 @@ class FileScore:
         return [f"{len(items)} {text}: {_some(items)}" for text, items in named.items() if items]
 
 
-def score_file(path: Path, source: SceneReader, scenario_ids: Sequence[str], config: MotionMetricsConfig) -> FileScore:
+def score_file(
+    path: Path, source: SceneReader, scenario_ids: Sequence[str], config: MotionMetricsConfig, watch: Watch | None = None
+) -> FileScore:
     """Score every scenario of a file of predictions that the split holds.
 
     Args:
@@ -57,6 +59,7 @@ def score_file(path: Path, source: SceneReader, scenario_ids: Sequence[str], con
         source: the scenes of a split.
         scenario_ids: their ids, in order.
         config: what is measured.
+        watch: sees everything that is scored, under the name "predictions".
 
     Raises:
         ValueError: the file is no file of predictions, or the scenes have no future.
@@ -72,7 +75,10 @@ def score_file(path: Path, source: SceneReader, scenario_ids: Sequence[str], con
                 continue
             del unseen[prediction.scenario_id]
             scene = require_scorable(source[row])
-            result.metrics.add(pair_with_truth(scene, _only_targets(scene, prediction, result)))
+            paired = pair_with_truth(scene, _only_targets(scene, prediction, result))
+            result.metrics.add(paired)
+            if watch is not None:
+                watch("predictions", scene, paired)
             advance()
         for scenario_id, row in unseen.items():
             wanted = _wanted(source[row])

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 Float = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.int64]
 
 TOUCHING_M = 1e-9
 """Penetrations up to this count as touching: it is far above rounding and far below anything that matters."""
@@ -58,24 +59,51 @@ def boxes_overlap(first: Float, second: Float) -> Bool:
     return np.asarray(overlap)
 
 
-def overlaps_others(boxes: Float, other_boxes: Float, other_valid: Bool, own_row: npt.NDArray[np.int64]) -> Bool:
-    """Whether each predicted box overlaps the true box of any other object at the same step.
+def overlaps_others(
+    boxes: Float, other_boxes: Float, other_valid: Bool, own_row: Index, first_other: Index, num_others: Index
+) -> Bool:
+    """Whether each predicted box overlaps the true box of another object of its scene at the same step.
 
     Args:
         boxes: (B, H, 5) predicted boxes as for `boxes_overlap`.
-        other_boxes: (A, H, 5) true boxes.
+        other_boxes: (A, H, 5) true boxes, scene after scene.
         other_valid: (A, H) which of them are real.
         own_row: (B,) the row of `other_boxes` that is the predicted object itself.
+        first_other: (B,) where the rows of the box's scene begin.
+        num_others: (B,) how many they are.
 
     Returns:
         (B, H)
     """
-    distance = np.hypot(*np.moveaxis(boxes[:, None, :, :2] - other_boxes[None, :, :, :2], -1, 0))
-    reach = 0.5 * np.hypot(boxes[..., 2], boxes[..., 3])[:, None] + 0.5 * np.hypot(other_boxes[..., 2], other_boxes[..., 3])
-    near = (distance <= reach) & other_valid
-    near[np.arange(len(boxes)), own_row] = False
-    box, other, step = np.nonzero(near)
+    box = np.repeat(np.arange(len(boxes)), num_others)
+    other = np.arange(len(box)) + np.repeat(first_other - np.cumsum(num_others) + num_others, num_others)
+    # Paths whose bounds are apart cannot meet at any step: most pairs end here.
+    low, high = _bounds(boxes, np.ones(boxes.shape[:2], dtype=np.bool_))
+    other_low, other_high = _bounds(other_boxes, other_valid)
+    near = own_row[box] != other
+    for axis in (0, 1):
+        near &= (low[box, axis] <= other_high[other, axis]) & (other_low[other, axis] <= high[box, axis])
+    box, other = box[near], other[near]
+
+    between = boxes[box, :, :2] - other_boxes[other, :, :2]
+    reach = 0.5 * (_diagonal(boxes)[box] + _diagonal(other_boxes)[other])
+    pair, step = np.nonzero((np.square(between).sum(axis=-1) <= np.square(reach)) & other_valid[other])
+    box, other = box[pair], other[pair]
     result = np.zeros(boxes.shape[:2], dtype=np.bool_)
     hit = boxes_overlap(boxes[box, step], other_boxes[other, step])
     result[box[hit], step[hit]] = True
     return result
+
+
+def _diagonal(boxes: Float) -> Float:
+    return np.hypot(boxes[..., 2], boxes[..., 3])
+
+
+def _bounds(boxes: Float, valid: Bool) -> tuple[Float, Float]:
+    """Lower and upper x, y (n, 2) of all valid steps, however the boxes are turned; of none, bounds that meet nothing."""
+    reach = 0.5 * _diagonal(boxes).max(axis=1)
+    low, high = np.empty((2, len(boxes), 2))
+    for axis in (0, 1):  # one after the other: reductions over rows that lie together are several times as fast
+        low[:, axis] = np.where(valid, boxes[..., axis], np.inf).min(axis=1) - reach
+        high[:, axis] = np.where(valid, boxes[..., axis], -np.inf).max(axis=1) + reach
+    return low, high

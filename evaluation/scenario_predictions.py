@@ -57,6 +57,11 @@ class ScenarioPredictions:
         finite = np.isfinite(self.xy_m).all(axis=(1, 3, 4)) | (rows < 0)
         self._require(bool(finite.all()), "xy_m", "finite numbers only")
 
+    @property
+    def num_modes_and_slots(self) -> tuple[int, int]:
+        """Modes of a group and slots for its members: scenarios that share them can be scored together."""
+        return self.scores.shape[1], self.group_rows.shape[1]
+
     def _require(self, condition: bool, field: str, expectation: str) -> None:
         if not condition:
             raise ValueError(f"scenario {self.scenario_id!r}: predictions' field {field} must have {expectation}")

@@ -11,7 +11,7 @@ import torch
 
 from evaluation.accumulate import MotionMetrics, Values
 from evaluation.metric_config import CURRENT_STEP, NUM_TRACK_STEPS, MotionMetricsConfig
-from evaluation.scenario_predictions import pair_with_truth
+from evaluation.scenario_predictions import ScenarioPredictions, pair_with_truth
 from limtr.prediction import ScenePrediction
 from limtr.predictor import MotionPredictor
 from limtr.progress import progress
@@ -19,6 +19,8 @@ from limtr.scene import PREDICTED_TYPES, Scene
 
 ScenePredictor = Callable[[Sequence[Scene]], Sequence[ScenePrediction]]
 """Predicts the predictable targets of each scene, in world coordinates."""
+Watch = Callable[[str, Scene, ScenarioPredictions], None]
+"""Sees what is scored: name of the predictor, scene, and its predictions beside the truth."""
 
 
 class SceneReader(Protocol):
@@ -106,7 +108,7 @@ def scene_batches(source: SceneReader, rows: Sequence[int], batch_size: int) -> 
 
 def score(
     source: SceneReader, predictors: Mapping[str, ScenePredictor], *, config: MotionMetricsConfig | None = None,
-    batch_size: int = 16, rows: Sequence[int] | None = None, title: str = "evaluating",
+    batch_size: int = 16, rows: Sequence[int] | None = None, title: str = "evaluating", watch: Watch | None = None,
 ) -> dict[str, MotionMetrics]:  # fmt: skip
     """Run predictors over scenes and accumulate the metrics of each.
 
@@ -117,6 +119,7 @@ def score(
         batch_size: scenes per call of a predictor.
         rows: which scenes; None takes all.
         title: of the progress bar.
+        watch: sees everything that is scored.
 
     Raises:
         ValueError: there are no scenes, a scene has no future, or a prediction does not fit its scene.
@@ -129,7 +132,10 @@ def score(
         for scenes in scene_batches(source, chosen, batch_size):
             for name, predict in predictors.items():
                 for scene, prediction in zip(scenes, predict(scenes), strict=True):
-                    metrics[name].add(pair_with_truth(scene, prediction))
+                    paired = pair_with_truth(scene, prediction)
+                    metrics[name].add(paired)
+                    if watch is not None:
+                        watch(name, scene, paired)
             advance(len(scenes))
     return metrics
 

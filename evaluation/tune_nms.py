@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from evaluation.accumulate import MotionMetrics, score_groups
+from evaluation.accumulate import MotionMetrics
+from evaluation.group_scores import score_groups
 from evaluation.metric_config import Bucketing, MotionMetricsConfig
 from evaluation.scenario_predictions import pair_with_truth
 from evaluation.scoring import SceneReader, choose_device, scene_batches
@@ -136,7 +137,7 @@ def _add_variants(scene: Scene, variants: Sequence[ScenePrediction], metrics: Se
         xy_m=np.concatenate([variant.xy_m for variant in variants]),
         scores=np.concatenate([variant.scores for variant in variants]),
     )
-    rows = score_groups(pair_with_truth(scene, together), metrics[0].config)
+    rows = score_groups([pair_with_truth(scene, together)], metrics[0].config)
     for index, item in enumerate(metrics):
         size = len(variants[index].object_id)
         item.add_rows(scene.scenario_id, {name: values[index * size : (index + 1) * size] for name, values in rows.items()})

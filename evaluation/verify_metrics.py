@@ -86,13 +86,13 @@ def compare_case(case: str, metrics: MotionMetrics, expected: Mapping[str, Mappi
         for name in wanted if wanted else ["min_ade"]:
             if name not in NAMES:
                 raise ValueError(f"{case}: expected values of {key} name {name!r}, known are {sorted(NAMES)}")
-            difference, note = _difference(values, name, wanted.get(name, ABSENT))
+            difference, note = difference_from_op(values, name, wanted.get(name, ABSENT))
             yield Comparison(
                 name=f"{case} {kind} {horizon} {NAMES[name]}", difference=difference, tolerance=TOLERANCE, note=note
             )
 
 
-def _difference(values: Mapping[str, float | None], name: str, want: float) -> tuple[float, str]:
+def difference_from_op(values: Mapping[str, float | None], name: str, want: float) -> tuple[float, str]:
     """How far a value of a type and horizon (empty if there is no object of the type) is from the expected one, and a note."""
     if not values:
         return (0.0, "absent") if want == ABSENT else (math.nan, f"no object of the type, expected {want:.6f}")

@@ -30,11 +30,13 @@ VERBS: dict[str, Verb] = {
     "train": Verb("training.train", "TrainConfig", "train a predictor on shards"),
     "predict": Verb("evaluation.predict", "PredictConfig", "predictions of scenarios as one Parquet file"),
     "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Waymo's metrics beside two baselines, with pictures"),
+    "submit": Verb("evaluation.submit", "SubmitConfig", "predictions as a challenge submission, checked before upload"),
     "tune-nms": Verb("evaluation.tune_nms", "TuneNmsConfig", "search the NMS distance of each class"),
     "verify model": Verb("limtr.verify_model", "VerifyModelConfig", "compare the model with a golden file"),
     "verify features": Verb("preprocessing.verify_features", "VerifyFeaturesConfig", "compare agent-centric features"),
     "verify crops": Verb("preprocessing.verify_crops", "VerifyCropsConfig", "compare LiDAR crops of predicted tracks"),
     "verify lidar": Verb("preprocessing.verify_lidar", "VerifyLidarConfig", "compare decoded LiDAR points"),
+    "verify --official": Verb("evaluation.verify_official", "VerifyOfficialConfig", "LiDAR and protos by Waymo's own decoders"),
     "verify metrics": Verb("evaluation.verify_metrics", "VerifyMetricsConfig", "compare with Waymo's official metrics"),
     "doctor": Verb("preprocessing.doctor", "DoctorConfig", "versions, devices, what is missing and its remedy"),
 }
@@ -43,7 +45,7 @@ VERBS: dict[str, Verb] = {
 def usage() -> str:
     """The list of verbs."""
     lines = ["usage: limtr VERB [options]     (limtr VERB --help lists the options)", ""]
-    lines += [f"  {name:<16} {verb.summary}" for name, verb in VERBS.items()]
+    lines += [f"  {name:<18} {verb.summary}" for name, verb in VERBS.items()]
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -41,7 +42,26 @@ def run(config: VerifyLidarConfig) -> int:
 
 
 def compare(config: VerifyLidarConfig) -> Iterator[Comparison]:
-    """Points and features of every frame, laser and return in the golden file, in the order of their pixels.
+    """Points and features of every frame, laser and return in the golden file; see `compare_points`.
+
+    Raises:
+        ValueError: a file is broken, or as `compare_points` says.
+    """
+    arrays = read_arrays(config.golden, _ARRAY, "f0_l1_xyz1")
+    yield from compare_points(arrays, config.golden, read_one_scenario(config.scenario), config.scenario)
+
+
+def compare_points(
+    arrays: Arrays, path: Path, scenario: Any, source: Path, top_tolerance_m: float = TOP_TOLERANCE_M
+) -> Iterator[Comparison]:
+    """Points and features of every frame, laser and return in `arrays`, in the order of their pixels.
+
+    Args:
+        arrays: f{frame}_l{laser}_xyz{return} and ..._feat{return}.
+        path: where they came from.
+        scenario: a `schema.Scenario` with laser frames.
+        source: where it came from.
+        top_tolerance_m: of points of the TOP laser.
 
     Lasers are numbered by LaserName (1 TOP ... 5 REAR), or by their place in the frame if the file has a laser 0. An empty
     array of a frame or laser that the record does not have agrees with it.
@@ -49,16 +69,13 @@ def compare(config: VerifyLidarConfig) -> Iterator[Comparison]:
     Raises:
         ValueError: an array is missing or misshapen, or frame or laser are not in the record.
     """
-    path = config.golden
-    arrays = read_arrays(path, _ARRAY, "f0_l1_xyz1")
-    scenario = read_one_scenario(config.scenario)
     found = [match for match in map(_ARRAY.fullmatch, arrays) if match]
     by_place = any(int(match["laser"]) == 0 for match in found)
     for index in sorted({int(match["frame"]) for match in found}):
         frames = scenario.compressed_frame_laser_data
         of_frame = [match for match in found if int(match["frame"]) == index]
         if index >= len(frames) and any(arrays[match[0]].size for match in of_frame):
-            raise ValueError(f"{path}: has frame {index}, but {config.scenario} has {len(frames)} laser frames")
+            raise ValueError(f"{path}: has frame {index}, but {source} has {len(frames)} laser frames")
         frame = frames[index] if index < len(frames) else schema.CompressedFrameLaserData()
         numbers = {place if by_place else laser.name: place for place, laser in enumerate(frame.lasers)}
         compared = {(int(match["laser"]), int(match["echo"])) for match in of_frame}
@@ -73,23 +90,23 @@ def compare(config: VerifyLidarConfig) -> Iterator[Comparison]:
         try:
             points = frame_points(frame)
         except LidarError as error:
-            raise ValueError(f"{config.scenario}: compressed_frame_laser_data[{index}]: {error}") from error
+            raise ValueError(f"{source}: compressed_frame_laser_data[{index}]: {error}") from error
         for number, place in sorted(numbers.items()):
             for echo in (1, 2):
                 xyz, features = points[place][echo - 1]
                 # What the golden file leaves out must be empty: a lost array is not an agreement.
                 if (number, echo) in compared or xyz.size:
-                    yield from _compare_return(
-                        arrays, path, (index, number, echo), int(frame.lasers[place].name), xyz, features
-                    )
+                    name = int(frame.lasers[place].name)
+                    laser = (name, top_tolerance_m if name == TOP else SIDE_TOLERANCE_M)
+                    yield from _compare_return(arrays, path, (index, number, echo), laser, xyz, features)
 
 
 def _compare_return(
-    arrays: Arrays, path: Path, key: tuple[int, int, int], laser_name: int, xyz: Float, features: Float
+    arrays: Arrays, path: Path, key: tuple[int, int, int], laser: tuple[int, float], xyz: Float, features: Float
 ) -> Iterator[Comparison]:
     frame, number, echo = key
+    laser_name, tolerance = laser
     names = {kind: f"f{frame}_l{number}_{kind}{echo}" for kind in ("xyz", "feat")}
-    tolerance = TOP_TOLERANCE_M if laser_name == TOP else SIDE_TOLERANCE_M
     note = f"{LASER_NAMES.get(laser_name, laser_name)}, {len(xyz)} points"
     for kind, ours, limit in (("xyz", xyz, tolerance), ("feat", features, FEATURE_TOLERANCE)):
         golden = vectors(arrays, names[kind], path)

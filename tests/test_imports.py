@@ -30,6 +30,17 @@ def imported_roots(file: Path) -> set[str]:
     return roots
 
 
+def imported_modules(file: Path) -> set[str]:
+    """Full names of everything imported: modules, and what is taken out of them."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules | {name.rpartition(".")[0] for name in modules}
+
+
 def files_of(room: str) -> list[Path]:
     files = sorted((ROOT / room).rglob("*.py"))
     return [file for file in files if file.relative_to(ROOT) != Path("limtr/cli.py")]
@@ -49,10 +60,25 @@ def test_sparse_core_imports_torch_and_the_standard_library_only() -> None:
         assert imported_roots(file) <= (allowed | {"matplotlib"} if file == drawing else allowed), file
 
 
+ORACLE_SCRIPTS = ROOT / "evaluation" / "oracle_scripts"  # run by another interpreter, in a process of their own
+
+
 def test_the_product_never_imports_tensorflow() -> None:
     for room in ROOMS:
         for file in files_of(room):
-            assert "tensorflow" not in imported_roots(file), file
+            if file.parent != ORACLE_SCRIPTS:
+                assert not {"tensorflow", "waymo_open_dataset"} & imported_roots(file), file
+
+
+def test_the_scripts_of_the_oracle_environment_know_nothing_of_the_product_and_nothing_imports_them() -> None:
+    allowed = set(sys.stdlib_module_names) | {"numpy", "tensorflow", "waymo_open_dataset"}
+    scripts = sorted(ORACLE_SCRIPTS.glob("*.py"))
+    assert len(scripts) > 1
+    for script in scripts:
+        assert imported_roots(script) <= allowed, script
+    for room in ROOMS:
+        for file in files_of(room):
+            assert "evaluation.oracle_scripts" not in imported_modules(file), file
 
 
 @pytest.mark.parametrize(

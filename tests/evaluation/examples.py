@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from evaluation.metric_config import NUM_TRACK_STEPS
+from evaluation.oracle import oracle_folder
 from evaluation.scenario_predictions import ScenarioPredictions
 from limtr.scene import Scene
 from preprocessing.shard_metadata import Sidecar, write_sidecar
@@ -55,3 +57,8 @@ def write_dataset(folder: Path, scenes: dict[str, list[Scene]]) -> Path:
         write_sidecar(folder, sidecar)
     write_dataset_metadata(folder, read_sidecars(folder))
     return folder
+
+
+needs_oracle = pytest.mark.skipif(
+    not (oracle_folder() / "bin" / "python").exists(), reason="no oracle environment here (make oracle builds it)"
+)
