@@ -128,9 +128,18 @@ class CheckpointStore:
         if not pointer.is_file():
             return None
         path = self.folder / Path(pointer.read_text().strip()).name
+        if not path.exists():
+            self._put_back(path)
         if not (path / STATE_JSON).is_file():
             raise ValueError(f"{pointer} names {path.name}, which is not there; write the name of another checkpoint into it")
         return path
+
+    def _put_back(self, path: Path) -> None:
+        """Undo what a process left that was killed while it replaced a checkpoint by another one of the same step."""
+        for aside in sorted(self.folder.glob(f".{path.name}.old.*")):
+            if (aside / STATE_JSON).is_file():
+                os.replace(aside, path)
+                return
 
     def save(self, model: MotionPredictor, state: TrainingState, *, best: bool = False) -> Path:
         """Write a checkpoint of `model` (the weights to evaluate) and `state`, name it the latest, drop old ones.
@@ -142,6 +151,7 @@ class CheckpointStore:
         final, temporary = self.folder / name, self.folder / f".{name}.tmp.{os.getpid()}"
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
+            self.latest()  # before what a killed process left is cleared away, in case it is needed
             self._clear_halves()
             temporary.mkdir()
             model.save(temporary)

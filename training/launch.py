@@ -1,0 +1,216 @@
+"""Training on Ray: Ray Train starts the ranks, joins them in a process group, and starts them again when one dies.
+
+Ray learns of no checkpoint and keeps none: after a death its record may lack the newest one, and a run of the same name would
+go on with another configuration's. The ranks look for the newest whole checkpoint of the run folder themselves, as a process
+alone does, and refuse one that was made with other options.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from limtr.run_report import package_versions
+from preprocessing.shards import SceneSource, data_fingerprint
+from training.checkpoint import CheckpointStore, require_same
+from training.config import TrainConfig
+from training.distributed import joined, require_even_split
+from training.loop import NonFiniteLossError
+from training.train import train
+
+OBJECT_STORE_BYTES = 128 * 2**20
+"""Only options and exit statuses travel through Ray's object store."""
+COMPARED_PACKAGES = ("python", "limtr", "torch", "numpy", "ray")
+STOP_FILE = "stop-requested"
+
+
+def train_on_ray(config: TrainConfig) -> int:
+    """Train with `config.num_workers` ranks; the exit status as for `limtr train`.
+
+    Raises:
+        ValueError: a batch that the workers cannot share, options that differ from those of the run, too small a cluster.
+        OSError: no Ray at the address, or the workers died more often than `config.max_failures`.
+    """
+    config = replace(config, data=config.data.resolve(), out=config.out.resolve())
+    check_before_start(config)
+    # Ray's own types are partly missing.
+    if config.ray_address is None:
+        # Without this, Ray of our own writes a token into the home folder, and dies where that cannot be written.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray: Any = import_module("ray")
+    started_here = not ray.is_initialized()
+    if started_here:
+        start_ray(ray, config)
+    try:
+        require_resources(ray.cluster_resources(), config)
+        return fit(config)
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def check_before_start(config: TrainConfig) -> None:
+    """Find what can be wrong with the options before any worker is started.
+
+    Raises:
+        ValueError: as for `train_on_ray`.
+    """
+    if config.device not in ("auto", "cuda" if config.gpu else "cpu"):
+        raise ValueError(f"--device {config.device}: with --num-workers, --gpu alone chooses between GPUs and the CPU")
+    recipe = config.recipe(on_cuda=config.gpu)
+    require_even_split(recipe.batch_size, config.num_workers)
+    SceneSource(config.data, "train")
+    latest = CheckpointStore(config.out, keep=config.keep).latest()
+    if latest is not None:
+        require_same(CheckpointStore.load_state(latest), recipe, data_fingerprint(config.data), latest)
+
+
+def needed_cpus(config: TrainConfig) -> int:
+    """CPUs of each worker: one for the training and one for each of its readers."""
+    return 1 + config.workers
+
+
+def start_ray(ray: Any, config: TrainConfig) -> None:
+    """Connect to the cluster, or start a Ray that has a place for every worker.
+
+    Raises:
+        OSError: there is no Ray at the address.
+    """
+    local = config.ray_address is None
+    try:
+        ray.init(
+            address=config.ray_address or "local",  # "local" even where RAY_ADDRESS points to a cluster not asked for here
+            # Places, not cores: workers may share those that there are, but without a place they would wait forever.
+            num_cpus=config.num_workers * needed_cpus(config) + 1 if local else None,
+            object_store_memory=OBJECT_STORE_BYTES if local else None,
+            include_dashboard=False if local else None,
+            logging_level="error",
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConnectionError(
+            f"--ray-address {config.ray_address}: no Ray can be reached there ({error}); start one with `ray start --head`, or"
+            " leave the option out for a Ray on this machine"
+        ) from error
+
+
+def require_resources(resources: dict[str, float], config: TrainConfig) -> None:
+    """Refuse what the cluster has no place for: Ray would wait for it in silence.
+
+    Raises:
+        ValueError: names what is there and what is needed.
+    """
+    needed = {"CPU": config.num_workers * needed_cpus(config), "GPU": config.num_workers if config.gpu else 0}
+    for name, count in needed.items():
+        there = int(resources.get(name, 0))
+        if there < count:
+            raise ValueError(
+                f"{config.num_workers} workers with {config.workers} readers each need {count} {name}s, Ray has {there}: use a"
+                " smaller --num-workers" + (" or --workers" if name == "CPU" else ", or train without --gpu")
+            )
+
+
+def fit(config: TrainConfig) -> int:
+    """Let Ray Train run the workers to the end; the exit status of the first one."""
+    ray_train: Any = import_module("ray.train")
+    ray_torch: Any = import_module("ray.train.torch")
+    exceptions: Any = import_module("ray.train.v2.api.exceptions")
+    backend = ray_torch.TorchConfig(backend="nccl" if config.gpu else "gloo", timeout_s=max(round(config.rank_timeout_s), 1))
+    trainer = ray_torch.TorchTrainer(
+        work,
+        train_loop_config={"options": config, "versions": compared_versions()},
+        torch_config=backend,
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=config.num_workers, use_gpu=config.gpu, resources_per_worker=worker_resources(config)
+        ),
+        run_config=ray_train.RunConfig(
+            name="ray",
+            storage_path=str(config.out),
+            failure_config=ray_train.FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+    try:
+        with stop_on_sigterm(config.out / STOP_FILE):
+            outcome = trainer.fit().return_value
+    except exceptions.TrainingFailedError as error:
+        raise ChildProcessError(
+            f"the workers failed more often than --max-failures {config.max_failures} allows; mend the cause and go on with"
+            f" --resume. {first_words(error)}"
+        ) from error
+    if isinstance(outcome, str):
+        raise ValueError(outcome)
+    return int(outcome)
+
+
+def worker_resources(config: TrainConfig) -> dict[str, float]:
+    """What Ray reserves for each worker."""
+    return {"CPU": float(needed_cpus(config)), **({"GPU": 1.0} if config.gpu else {})}
+
+
+def compared_versions() -> dict[str, str]:
+    """Versions that must be the same on all machines of a training."""
+    versions = package_versions()
+    return {name: versions.get(name, "not installed") for name in COMPARED_PACKAGES}
+
+
+def require_same_versions(theirs: dict[str, str]) -> None:
+    """Refuse to train beside a machine with other versions.
+
+    Raises:
+        ValueError: names them.
+    """
+    differing = [
+        f"{name} {own} here, {theirs.get(name)} there" for name, own in compared_versions().items() if theirs.get(name) != own
+    ]
+    if differing:
+        raise ValueError(
+            f"{os.uname().nodename} has other versions than the machine that started the training ({'; '.join(differing)}):"
+            " install the same on both"
+        )
+
+
+def work(loop_config: dict[str, Any]) -> int | str:
+    """What each of Ray's workers does; the exit status, or what went wrong where trying again would not help."""
+    ray_torch: Any = import_module("ray.train.torch")
+    config: TrainConfig = loop_config["options"]
+    require_same_versions(loop_config["versions"])
+    ranks = joined(ray_torch.get_device(), config.rank_timeout_s)
+    try:
+        # Whether this is the first start or the next one after a death: what is on the disk is gone on with.
+        return train(replace(config, resume=True), ranks, config.out / STOP_FILE if ranks.is_first else None)
+    except NonFiniteLossError as error:
+        return str(error)
+
+
+def first_words(error: Any) -> str:
+    """The errors of the workers, one line each."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", None) or {}
+    lines = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in failures.items() if str(failure)]
+    return "; ".join(lines) or str(error).strip().splitlines()[0]
+
+
+@contextmanager
+def stop_on_sigterm(stop_file: Path) -> Iterator[None]:
+    """Turn a SIGTERM of this process, which reaches no worker, into the file that the first worker looks for."""
+    stop_file.unlink(missing_ok=True)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop_file.parent.mkdir(parents=True, exist_ok=True)
+        stop_file.touch()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        stop_file.unlink(missing_ok=True)
