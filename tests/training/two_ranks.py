@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,6 @@ class Case:
     num_scenes: int = 7
     dtype: torch.dtype = torch.float64
     method: Callable[[], sparse_core.Method] | None = None
-    traced: dict[str, Any] = field(default_factory=dict)
 
 
 def rigl() -> sparse_core.Method:
