@@ -220,6 +220,7 @@ def study(given: argparse.Namespace) -> None:
         [
             f"Test accuracy, %\n\n{results_table(found, 'accuracy')}",
             f"Against magnitude, percentage points, seed by seed\n\n{results_table(found, 'against_magnitude', signed=True)}",
+            f"Against static, percentage points, seed by seed\n\n{results_table(found, 'against_static', signed=True)}",
             f"First-layer links at pixels that are always dark, %\n\n{results_table(found, 'links_at_dark_pixels')}",
         ]
     )
