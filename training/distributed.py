@@ -67,14 +67,32 @@ class Ranks:
         """The first rank's value. A collective."""
         return self.gathered(value)[0]
 
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """A block that ends well on all ranks or on none: who fails says so to the others, else they would wait. A collective.
+
+        Raises:
+            ValueError: the block failed on another rank; that one raises its own error.
+        """
+        own: ValueError | OSError | None = None
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            own = error
+        failed = {rank: text for rank, text in enumerate(self.gathered("" if own is None else str(own))) if text}
+        if own is not None:
+            raise own
+        if failed:
+            raise ValueError("; ".join(f"rank {rank} of {self.count} cannot train: {text}" for rank, text in failed.items()))
+
     def wrapped(self, model: nn.Module) -> DistributedDataParallel | None:
         """The model with gradients averaged over ranks; None for a process on its own, which needs no wrapper.
 
-        Buffers are not sent around: batch norms are in step already, and nothing else changes.
+        Buffers are sent around once, at the start: after that batch norms keep in step by themselves, and nothing else changes.
         """
         if self.count == 1:
             return None
-        return DistributedDataParallel(model, broadcast_buffers=False)
+        return DistributedDataParallel(model, forward_sync_buffers=False)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -22,6 +22,9 @@ def validate(model: MotionPredictor, source: SceneReader | None, num_scenes: int
     """Waymo's metrics of the model on the first `num_scenes` scenes, the same on every rank; nothing without a source.
 
     A collective, if there are several ranks.
+
+    Raises:
+        ValueError: a scene cannot be scored, or another rank failed.
     """
     if source is None:
         return {}
@@ -30,9 +33,10 @@ def validate(model: MotionPredictor, source: SceneReader | None, num_scenes: int
         return evaluate_model(model, source, batch_size=SCENES_AT_ONCE, rows=rows, title="validating").summary()
     own = rank_rows(num_scenes, ranks.rank, ranks.count)
     part = MotionMetrics()
-    if own:
-        title = f"validating (rank {ranks.rank} of {ranks.count})"
-        part = score(source, {"model": model.predict}, batch_size=SCENES_AT_ONCE, rows=own, title=title)["model"]
+    with ranks.all_or_none():
+        if own:
+            title = f"validating (rank {ranks.rank} of {ranks.count})"
+            part = score(source, {"model": model.predict}, batch_size=SCENES_AT_ONCE, rows=own, title=title)["model"]
     whole = MotionMetrics()
     for state in ranks.gathered(part.state()):
         whole.merge(MotionMetrics.from_state(state))

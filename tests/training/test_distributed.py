@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing
 
+from evaluation.scoring import SceneReader
+from limtr.predictor import MotionPredictor
 from tests.training.small import assert_same_tensors, recipe
 from tests.training.two_ranks import (
     CASES,
+    HANG_LIMIT_S,
     NORM_MASK,
-    SCENES,
+    PARTS,
+    VALIDATION,
     bad_loss,
     checkpoint_tensors,
     normalised,
     rank_main,
+    session_of,
     trained,
     trainer_of,
 )
@@ -59,13 +65,6 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
 
 
-def largest_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Relative to the largest value."""
-    if not ours.is_floating_point():
-        return 0.0 if torch.equal(ours, theirs) else float("inf")
-    return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-12))
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_twenty_steps_of_two_ranks_are_those_of_one_process(name: str, ranks: list[dict[str, Any]]) -> None:
     alone = trained(CASES[name], ALONE)
@@ -76,19 +75,35 @@ def test_twenty_steps_of_two_ranks_are_those_of_one_process(name: str, ranks: li
         for step, (ours, theirs) in enumerate(zip(run["steps"], alone["steps"], strict=True)):
             assert ours.keys() == theirs.keys()
             for key, value in theirs.items():
-                assert ours[key] == pytest.approx(value, rel=bound, abs=1e-9), f"step {step}, {key}"
+                # A batch norm over few targets makes the gradient's relative error that much larger.
+                rel = 100 * bound if key == "grad_norm" else bound
+                assert ours[key] == pytest.approx(value, rel=rel, abs=1e-9), f"step {step}, {key}"
         assert run["samples"] == alone["samples"]
-        if bound == 1e-9:
-            for part in ("state", "average"):
-                assert run[part].keys() == alone[part].keys()
-                for key, value in alone[part].items():
-                    assert largest_difference(run[part][key], value) < 1e-9, key
+        for part in ("state", "average"):
+            largest = max((float(value.abs().max()) for value in alone[part].values()), default=0.0)
+            # Ten times: weights that the model is blind to wander (see LEARNING_RATE).
+            torch.testing.assert_close(run[part], alone[part], rtol=bound, atol=10 * bound * largest)
         assert_same_tensors(run["masks"], alone["masks"])
         assert run["updates"] == alone["updates"]
 
 
-def test_the_sparse_training_did_move_links() -> None:
-    assert trained(CASES["sparse"], ALONE)["updates"] == 5
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.method is not None])
+def test_the_sparse_trainings_do_exchange_links(name: str, ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0][name]["updates"] == 5
+    longer = trained(CASES[name], ALONE, steps=1)
+    assert any(not torch.equal(mask, ranks[0][name]["masks"][key]) for key, mask in longer["masks"].items())
+
+
+def test_some_steps_leave_a_rank_without_lidar_without_targets_or_without_a_scene(ranks: list[dict[str, Any]]) -> None:
+    """Else the comparison above would say nothing of these."""
+
+    def differing(name: str, what: int) -> bool:
+        steps = zip(*(found[name]["targets and LiDAR"] for found in ranks), strict=True)
+        return any(bool(ours[what]) != bool(theirs[what]) for batches in steps for ours, theirs in zip(*batches, strict=True))
+
+    assert differing("a rank without a scene, or without LiDAR", 0)
+    assert differing("a rank without a scene, or without LiDAR", 1)
+    assert differing("a rank without targets, accumulated", 0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -98,9 +113,8 @@ def test_ranks_end_with_the_same_weights_to_the_bit(name: str, ranks: list[dict[
 
 @pytest.mark.parametrize("use_mask", [False, True], ids=["all", "masked"])
 def test_batch_norm_over_ranks_is_that_of_the_whole_batch(use_mask: bool, ranks: list[dict[str, Any]]) -> None:
-    parts = {"even": (slice(0, 2), slice(2, 4)), "uneven": (slice(0, 1), slice(1, 4)), "nothing valid": (slice(1, 2), slice(2, 4))}
     assert not NORM_MASK[1].any()
-    for name, rows in parts.items():
+    for name, rows in PARTS.items():
         whole = normalised(ALONE, slice(rows[0].start, 4), use_mask)
         for key in ("out", "input gradient"):
             together = torch.cat([found[f"norm {name} {use_mask}"][key] for found in ranks])
@@ -108,6 +122,11 @@ def test_batch_norm_over_ranks_is_that_of_the_whole_batch(use_mask: bool, ranks:
         for key in ("mean", "variance", "weight gradient"):
             for found in ranks:
                 torch.testing.assert_close(found[f"norm {name} {use_mask}"][key], whole[key], rtol=1e-11, atol=1e-12)
+
+
+def test_the_batch_norm_over_ranks_compiles_into_one_graph(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert_same_tensors(found["norm compiled"], found["norm uneven True"])
 
 
 def test_an_interrupt_of_one_rank_stops_all_at_the_same_step_and_the_run_goes_on_bit_for_bit(
@@ -130,10 +149,6 @@ def test_the_log_of_several_ranks_has_every_step_once(folder: Path) -> None:
 
 
 def test_a_checkpoint_of_two_ranks_goes_on_in_one_process_with_the_same_scenes(folder: Path, tmp_path: Path) -> None:
-    from shutil import copytree
-
-    from tests.training.two_ranks import session_of
-
     copytree(folder / "runs" / "parts", tmp_path / "run")
     session = session_of(tmp_path / "run", recipe(steps=6, batch_size=2, drop_map=0.5, validate_every=1), ALONE)
     latest = session.store.latest()
@@ -143,11 +158,12 @@ def test_a_checkpoint_of_two_ranks_goes_on_in_one_process_with_the_same_scenes(f
     assert session.trainer.position.step == 6
 
 
-def test_metrics_over_ranks_are_those_of_one_process(ranks: list[dict[str, Any]]) -> None:
-    trainer = trainer_of(recipe(steps=6), ALONE, dropout=0.3)
-    trainer.model.load_state_dict(ranks[0]["resumed"]["straight"])
-    alone = validate(trainer.model, SCENES, len(SCENES))
+def test_metrics_over_ranks_are_those_of_one_process(folder: Path, ranks: list[dict[str, Any]]) -> None:
+    model = MotionPredictor.load(folder / "runs" / "straight")
+    source: SceneReader = VALIDATION
+    alone = dict(validate(model, source, len(source)))
     assert alone["minADE"] > 0
+    assert [len(rank_rows(len(source), rank, RANKS)) for rank in range(RANKS)] == [19, 16]
     for found in ranks:
         for part in ("validation", "straight validation"):
             assert {name: value for name, value in found["resumed"][part].items() if name != "best_minADE"} == alone
@@ -173,6 +189,19 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_and_names_its_scenarios
     batch_of_all = bad_loss(ALONE).split("scenarios of the batch: ")[1].split(". ")[0].split(", ")
     named = message.split("scenarios of the batch: ")[1].split(". ")[0].split(", ")
     assert named == batch_of_all[1:]
+
+
+def test_a_rank_that_cannot_begin_is_told_to_the_others(ranks: list[dict[str, Any]]) -> None:
+    assert [found["prepared"] for found in ranks] == [
+        "ValueError: rank 1 of 2 cannot train: no shards here; copy them",
+        "FileNotFoundError: no shards here; copy them",
+    ]
+
+
+def test_a_rank_that_hangs_is_given_up_after_the_stated_time(folder: Path) -> None:
+    message = (folder / "hung.txt").read_text()
+    assert "rank 0 of 2 lost the others at step 2" in message
+    assert f"did not answer within {HANG_LIMIT_S:g} s (--rank-timeout-s)" in message
 
 
 def test_a_killed_rank_leaves_the_others_with_a_clear_error(folder: Path) -> None:
