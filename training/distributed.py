@@ -26,6 +26,10 @@ class RankLostError(OSError):
     """Another rank died, or did not answer in time; the message says how to go on."""
 
 
+class NotReadyError(ValueError):
+    """What some of the ranks cannot do; raised on all of them, so that none waits for another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
     """This process among those that train together. Alone, every collective gives back what it was given."""
@@ -72,18 +76,21 @@ class Ranks:
         """A block that ends well on all ranks or on none: who fails says so to the others, else they would wait. A collective.
 
         Raises:
-            ValueError: the block failed on another rank; that one raises its own error.
+            NotReadyError: the block failed on some rank, by a ValueError or an OSError. Alone, that error itself.
         """
+        if self.count == 1:
+            yield
+            return
         own: ValueError | OSError | None = None
         try:
             yield
         except (ValueError, OSError) as error:
             own = error
         failed = {rank: text for rank, text in enumerate(self.gathered("" if own is None else str(own))) if text}
-        if own is not None:
-            raise own
+        if len(failed) == self.count and len(set(failed.values())) == 1:
+            raise NotReadyError(failed[0]) from own
         if failed:
-            raise ValueError("; ".join(f"rank {rank} of {self.count} cannot train: {text}" for rank, text in failed.items()))
+            raise NotReadyError("; ".join(f"rank {rank} of {self.count}: {text}" for rank, text in failed.items())) from own
 
     def wrapped(self, model: nn.Module) -> DistributedDataParallel | None:
         """The model with gradients averaged over ranks; None for a process on its own, which needs no wrapper.

@@ -8,28 +8,32 @@ alone does, and refuse one that was made with other options.
 from __future__ import annotations
 
 import os
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import torch
+
 from limtr.run_report import package_versions
+from preprocessing.ray_address import require_ray
 from preprocessing.shards import SceneSource, data_fingerprint
 from training.checkpoint import CheckpointStore, require_same
 from training.config import TrainConfig
-from training.distributed import joined, require_even_split
-from training.loop import NonFiniteLossError
+from training.distributed import NotReadyError, joined, require_even_split
+from training.loop import Interrupt, NonFiniteLossError
 from training.train import train
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Only options and exit statuses travel through Ray's object store."""
 COMPARED_PACKAGES = ("python", "limtr", "torch", "numpy", "ray")
 STOP_FILE = "stop-requested"
+SIGNAL_CHECK_S = 0.5
+HANGING_WORKER = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+"""Ray's own limit for a worker that does not answer."""
 
 
 def train_on_ray(config: TrainConfig) -> int:
@@ -45,6 +49,7 @@ def train_on_ray(config: TrainConfig) -> int:
     if config.ray_address is None:
         # Without this, Ray of our own writes a token into the home folder, and dies where that cannot be written.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault(HANGING_WORKER, str(config.rank_timeout_s))
     ray: Any = import_module("ray")
     started_here = not ray.is_initialized()
     if started_here:
@@ -82,23 +87,21 @@ def start_ray(ray: Any, config: TrainConfig) -> None:
     """Connect to the cluster, or start a Ray that has a place for every worker.
 
     Raises:
-        OSError: there is no Ray at the address.
+        ValueError: the address has no form that Ray knows.
+        ConnectionError: there is no Ray at the address; told within `ray_address.CONNECT_LIMIT_S` + `ANSWER_LIMIT_S`.
     """
-    local = config.ray_address is None
-    try:
-        ray.init(
-            address=config.ray_address or "local",  # "local" even where RAY_ADDRESS points to a cluster not asked for here
-            # Places, not cores: workers may share those that there are, but without a place they would wait forever.
-            num_cpus=config.num_workers * needed_cpus(config) + 1 if local else None,
-            object_store_memory=OBJECT_STORE_BYTES if local else None,
-            include_dashboard=False if local else None,
-            logging_level="error",
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConnectionError(
-            f"--ray-address {config.ray_address}: no Ray can be reached there ({error}); start one with `ray start --head`, or"
-            " leave the option out for a Ray on this machine"
-        ) from error
+    if config.ray_address is not None:
+        require_ray(config.ray_address)
+        ray.init(address=config.ray_address, logging_level="error")
+        return
+    ray.init(
+        address="local",  # even where RAY_ADDRESS points to a cluster that nobody asked for here
+        # Places, not cores: workers may share those that there are, but without a place they would wait forever.
+        num_cpus=config.num_workers * needed_cpus(config) + 1,
+        object_store_memory=OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        logging_level="error",
+    )
 
 
 def require_resources(resources: dict[str, float], config: TrainConfig) -> None:
@@ -137,8 +140,7 @@ def fit(config: TrainConfig) -> int:
         ),
     )
     try:
-        with stop_on_sigterm(config.out / STOP_FILE):
-            outcome = trainer.fit().return_value
+        outcome = until_the_end(trainer.fit, config.out / STOP_FILE).return_value
     except exceptions.TrainingFailedError as error:
         raise ChildProcessError(
             f"the workers failed more often than --max-failures {config.max_failures} allows; mend the cause and go on with"
@@ -180,12 +182,16 @@ def work(loop_config: dict[str, Any]) -> int | str:
     """What each of Ray's workers does; the exit status, or what went wrong where trying again would not help."""
     ray_torch: Any = import_module("ray.train.torch")
     config: TrainConfig = loop_config["options"]
-    require_same_versions(loop_config["versions"])
-    ranks = joined(ray_torch.get_device(), config.rank_timeout_s)
+    device = ray_torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    ranks = joined(device, config.rank_timeout_s)
     try:
+        with ranks.all_or_none():
+            require_same_versions(loop_config["versions"])
         # Whether this is the first start or the next one after a death: what is on the disk is gone on with.
         return train(replace(config, resume=True), ranks, config.out / STOP_FILE if ranks.is_first else None)
-    except NonFiniteLossError as error:
+    except (NotReadyError, NonFiniteLossError) as error:
         return str(error)
 
 
@@ -196,21 +202,31 @@ def first_words(error: Any) -> str:
     return "; ".join(lines) or str(error).strip().splitlines()[0]
 
 
-@contextmanager
-def stop_on_sigterm(stop_file: Path) -> Iterator[None]:
-    """Turn a SIGTERM of this process, which reaches no worker, into the file that the first worker looks for."""
+def until_the_end(fit: Callable[[], Any], stop_file: Path) -> Any:
+    """What `fit` returns; a SIGTERM or Ctrl-C, which reaches no worker, becomes the file that the first worker looks for.
+
+    Raises:
+        KeyboardInterrupt: at a second signal.
+    """
     stop_file.unlink(missing_ok=True)
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return fit()
+    interrupt = Interrupt()
+    result: Future[Any] = Future()
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop_file.parent.mkdir(parents=True, exist_ok=True)
-        stop_file.touch()
+    def call() -> None:
+        try:
+            result.set_result(fit())
+        except BaseException as error:
+            result.set_exception(error)
 
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        stop_file.unlink(missing_ok=True)
+    # In a thread of its own: in the main one Ray takes Ctrl-C for itself, and ends the workers in the middle of a step.
+    threading.Thread(target=call, daemon=True).start()
+    with interrupt.watch():
+        while not result.done():
+            wait([result], timeout=SIGNAL_CHECK_S)
+            if interrupt.requested and not stop_file.exists():
+                stop_file.parent.mkdir(parents=True, exist_ok=True)
+                stop_file.touch()
+    stop_file.unlink(missing_ok=True)
+    return result.result()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from training.distributed import (
 )
 from training.loop import Trainer
 from training.rank_random import seed_rank
+from training.run_lock import sole_writer
 from training.session import Session
 from training.validation import validate
 
@@ -87,15 +89,24 @@ def holds_run(folder: Path) -> bool:
     return (folder / "checkpoints" / "latest.txt").exists()
 
 
+def refuse_second_run(config: TrainConfig) -> None:
+    """Refuse to begin anew where a run is.
+
+    Raises:
+        ValueError: `--out` holds a run and `--resume` was not given.
+    """
+    if holds_run(config.out) and not config.resume:
+        raise ValueError(f"{config.out} already holds a run; go on with --resume or choose another --out")
+
+
 def prepare_run_folder(config: TrainConfig) -> None:
     """Refuse to mix a new run with an old one.
 
     Raises:
-        ValueError: `--out` holds a run and `--resume` was not given, or the other way round.
+        ValueError: `--out` holds a run and `--resume` was not given.
     """
+    refuse_second_run(config)
     exists = holds_run(config.out)
-    if exists and not config.resume:
-        raise ValueError(f"{config.out} already holds a run; go on with --resume or choose another --out")
     if exists and config.init_from is not None:
         warnings.warn("--init-from is not read again: a resumed run goes on with its own weights", stacklevel=2)
     if config.resume and not exists:
@@ -177,39 +188,89 @@ def train(config: TrainConfig, ranks: Ranks, stop_file: Path | None = None) -> i
         stop_file: ends the training as an interrupt does, once it is there.
 
     Raises:
+        NotReadyError: options, data or checkpoint are not as they must be; alone, as that error says it.
         RankLostError: another rank died or hangs.
     """
-    device = ranks.device
-    recipe = config.recipe(on_cuda=device.type == "cuda")
+    trainer: Trainer | None = None
+
+    def where() -> str:
+        return "at the start" if trainer is None else f"at step {trainer.position.step + 1}"
+
+    with naming_lost_ranks(ranks, where), ranks.quiet(), ExitStack() as stack:
+        with ranks.all_or_none():
+            parts = prepare(config, ranks)
+            if ranks.is_first:
+                stack.enter_context(sole_writer(config.out))
+                refuse_second_run(config)
+        session = assemble(config, ranks, parts)
+        trainer = session.trainer
+        trainer.interrupt.stop_file = stop_file
+        go_on(session, resume=config.resume)
+        session.run()
+        return finish(config, session) if ranks.is_first else end_status(trainer)
+
+
+def go_on(session: Session, *, resume: bool) -> None:
+    """Continue from the newest checkpoint of the run folder, if that is wanted and there is one. A collective."""
+    ranks = session.trainer.ranks
+    latest = None
+    with ranks.all_or_none():
+        if resume and ranks.is_first:
+            latest = session.store.latest()
+    latest = ranks.from_first(latest)
+    if latest is None:
+        return
+    with ranks.all_or_none():
+        session.restore(latest)
+    print(f"going on from {latest} (step {session.trainer.position.step})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a rank reads and makes before it meets the others."""
+
+    recipe: Recipe
+    model: MotionPredictor
+    scenes: SelectedScenes
+    validation: SceneSource | None
+    fingerprint: str
+    """Of the data."""
+
+
+def prepare(config: TrainConfig, ranks: Ranks) -> Parts:
+    """Read the dataset and make the model; no collective.
+
+    Raises:
+        ValueError: options and data do not go together.
+        OSError: something is missing.
+    """
+    recipe = config.recipe(on_cuda=ranks.device.type == "cuda")
     source = SceneSource(config.data, "train")
     validation = validation_source(config.data)
     fingerprint = data_fingerprint(config.data)
-    with ranks.quiet():
-        model = build_model(config, recipe)
-        seed_rank(recipe.seed, ranks.rank)
-        selection = choose_targets(source, recipe)
+    model = build_model(config, recipe)
+    seed_rank(recipe.seed, ranks.rank)
+    selection = choose_targets(source, recipe)
     scenes = SelectedScenes(
         source, selection, drop_vehicles=recipe.drop_vehicles, seed=recipe.seed,
         cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),
     )  # fmt: skip
-    trainer = Trainer(model, scenes, recipe, device=device, workers=config.workers, ranks=ranks)
-    trainer.interrupt.stop_file = stop_file
+    return Parts(recipe=recipe, model=model, scenes=scenes, validation=validation, fingerprint=fingerprint)
+
+
+def assemble(config: TrainConfig, ranks: Ranks, parts: Parts) -> Session:
+    """The trainer and its run folder. A collective, if there are several ranks."""
+    trainer = Trainer(parts.model, parts.scenes, parts.recipe, device=ranks.device, workers=config.workers, ranks=ranks)
+    validation = parts.validation
 
     def validation_metrics() -> Mapping[str, float]:
-        count = 0 if validation is None else min(len(validation), recipe.validation_scenes or len(validation))
-        return validate(model, validation, count, ranks)
+        count = 0 if validation is None else min(len(validation), parts.recipe.validation_scenes or len(validation))
+        return validate(parts.model, validation, count, ranks)
 
-    session = Session(
-        trainer, config.out, validate=validation_metrics, data_fingerprint=fingerprint, licence=config.licence,
+    return Session(
+        trainer, config.out, validate=validation_metrics, data_fingerprint=parts.fingerprint, licence=config.licence,
         keep=config.keep, checkpoint_every_s=config.checkpoint_every_s,
     )  # fmt: skip
-    with naming_lost_ranks(ranks, lambda: f"at step {trainer.position.step + 1}"), ranks.quiet():
-        latest = ranks.from_first(session.store.latest() if config.resume and ranks.is_first else None)
-        if latest is not None:
-            session.restore(latest)
-            print(f"going on from {latest} (step {trainer.position.step})")
-        session.run()
-        return finish(config, session) if ranks.is_first else end_status(trainer)
 
 
 def end_status(trainer: Trainer) -> int:

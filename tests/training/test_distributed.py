@@ -33,7 +33,7 @@ from training.distributed import ALONE, Ranks, local_device, require_even_split
 from training.validation import rank_rows, validate
 
 RANKS = 2
-LIMIT_S = 400
+LIMIT_S = 550
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,12 +66,12 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_twenty_steps_of_two_ranks_are_those_of_one_process(name: str, ranks: list[dict[str, Any]]) -> None:
+def test_the_steps_of_two_ranks_are_those_of_one_process(name: str, ranks: list[dict[str, Any]]) -> None:
     alone = trained(CASES[name], ALONE)
     bound = 1e-9 if CASES[name].dtype == torch.float64 else 1e-4
     for found in ranks:
         run = found[name]
-        assert len(run["steps"]) == len(alone["steps"]) == 20
+        assert len(run["steps"]) == len(alone["steps"]) == CASES[name].steps
         for step, (ours, theirs) in enumerate(zip(run["steps"], alone["steps"], strict=True)):
             assert ours.keys() == theirs.keys()
             for key, value in theirs.items():
@@ -192,10 +192,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_and_names_its_scenarios
 
 
 def test_a_rank_that_cannot_begin_is_told_to_the_others(ranks: list[dict[str, Any]]) -> None:
-    assert [found["prepared"] for found in ranks] == [
-        "ValueError: rank 1 of 2 cannot train: no shards here; copy them",
-        "FileNotFoundError: no shards here; copy them",
-    ]
+    assert {found["prepared"] for found in ranks} == {"NotReadyError: rank 1 of 2: no shards here; copy them"}
 
 
 def test_a_rank_that_hangs_is_given_up_after_the_stated_time(folder: Path) -> None:
