@@ -50,7 +50,11 @@ def train_on_ray(config: TrainConfig) -> int:
         # Without this, Ray of our own writes a token into the home folder, and dies where that cannot be written.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault(HANGING_WORKER, str(config.rank_timeout_s))
-    ray: Any = import_module("ray")
+    try:
+        ray: Any = import_module("ray")
+        import_module("ray.train")
+    except ImportError as error:
+        raise ValueError(f"--num-workers needs Ray Train: python -m pip install 'ray[train]' ({error})") from error
     started_here = not ray.is_initialized()
     if started_here:
         start_ray(ray, config)
