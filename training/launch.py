@@ -34,6 +34,8 @@ STOP_FILE = "stop-requested"
 SIGNAL_CHECK_S = 0.5
 HANGING_WORKER = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 """Ray's own limit for a worker that does not answer."""
+PRINTS_AS_LOG = "RAY_TRAIN_ENABLE_PRINT_PATCH"
+"""Whether Ray Train turns what a worker prints into log lines; it would show each twice, and those of quiet ranks too."""
 
 
 def train_on_ray(config: TrainConfig) -> int:
@@ -50,6 +52,7 @@ def train_on_ray(config: TrainConfig) -> int:
         # Without this, Ray of our own writes a token into the home folder, and dies where that cannot be written.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault(HANGING_WORKER, str(config.rank_timeout_s))
+    os.environ.setdefault(PRINTS_AS_LOG, "0")
     try:
         ray: Any = import_module("ray")
         import_module("ray.train")
