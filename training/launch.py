@@ -45,8 +45,12 @@ def train_on_ray(config: TrainConfig) -> int:
         ValueError: a batch that the workers cannot share, options that differ from those of the run, too small a cluster.
         OSError: no Ray at the address, or the workers died more often than `config.max_failures`.
     """
-    config = replace(config, data=config.data.resolve(), out=config.out.resolve())
+    # Workers start in a folder of their own.
+    start = None if config.init_from is None else config.init_from.resolve()
+    config = replace(config, data=config.data.resolve(), out=config.out.resolve(), init_from=start)
     check_before_start(config)
+    if config.ray_address is not None:
+        require_ray(config.ray_address)
     # Ray's own types are partly missing.
     if config.ray_address is None:
         # Without this, Ray of our own writes a token into the home folder, and dies where that cannot be written.
@@ -91,14 +95,8 @@ def needed_cpus(config: TrainConfig) -> int:
 
 
 def start_ray(ray: Any, config: TrainConfig) -> None:
-    """Connect to the cluster, or start a Ray that has a place for every worker.
-
-    Raises:
-        ValueError: the address has no form that Ray knows.
-        ConnectionError: there is no Ray at the address; told within `ray_address.CONNECT_LIMIT_S` + `ANSWER_LIMIT_S`.
-    """
+    """Connect to the cluster, or start a Ray that has a place for every worker."""
     if config.ray_address is not None:
-        require_ray(config.ray_address)
         ray.init(address=config.ray_address, logging_level="error")
         return
     ray.init(
@@ -228,8 +226,8 @@ def until_the_end(fit: Callable[[], Any], stop_file: Path) -> Any:
             result.set_exception(error)
 
     # In a thread of its own: in the main one Ray takes Ctrl-C for itself, and ends the workers in the middle of a step.
-    threading.Thread(target=call, daemon=True).start()
     with interrupt.watch():
+        threading.Thread(target=call, daemon=True).start()
         while not result.done():
             wait([result], timeout=SIGNAL_CHECK_S)
             if interrupt.requested and not stop_file.exists():
