@@ -17,6 +17,8 @@ from evaluation.official import OfficialJudge, print_verdict
 from evaluation.oracle import find_oracle
 from evaluation.plots import draw_scene, picture_path
 from evaluation.predictions import read_metadata
+from evaluation.report.of_evaluation import write_evaluation_report
+from evaluation.report.write import ReportCollector
 from evaluation.scenario_predictions import ScenarioPredictions
 from evaluation.scoring import (
     EvaluationResult,
@@ -71,6 +73,8 @@ class EvaluateConfig:
 
     official: bool = False
     """Have Waymo's own op (`make oracle`) judge the same predictions; exit status 1 if a number differs by more than 1e-4."""
+    report: bool = False
+    """Write report.html: tables, curves, breakdowns and a gallery of scenes in one file to look at."""
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -112,14 +116,16 @@ def run(config: EvaluateConfig) -> int:
     return _run_model(config, source, judge) if config.checkpoint is not None else _run_file(config, source, judge)
 
 
-def _watch(judge: OfficialJudge | None, judged: str) -> Watch | None:
-    """Hands what the predictor `judged` says to the judge."""
-    if judge is None:
+def _watch(judge: OfficialJudge | None, judged: str, html: ReportCollector | None) -> Watch | None:
+    """Hands what the predictor `judged` says to the judge, and everything to the report."""
+    if judge is None and html is None:
         return None
 
     def watch(name: str, scene: Scene, paired: ScenarioPredictions) -> None:
-        if name == judged:
+        if judge is not None and name == judged:
             judge.add(scene, paired)
+        if html is not None:
+            html.watch(name, scene, paired)
 
     return watch
 
@@ -153,7 +159,8 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
         "model, best mode": lambda scenes: [best_mode_only(prediction) for prediction in latest],
         **baselines(),
     }
-    watch = _watch(judge, "model")
+    html = ReportCollector("model", list(baselines()), metrics_config) if config.report else None
+    watch = _watch(judge, "model", html)
     metrics = score(source, predictors, config=metrics_config, batch_size=config.batch_size, watch=watch)
     results = {name: result_of(item) for name, item in metrics.items()}
     _print(config, results, f"{config.checkpoint} on {config.split} of {config.data}")
@@ -170,6 +177,8 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
         **found,
     }
     _write(config, source, results, about, drawn)
+    if html is not None:
+        write_evaluation_report(config, about, results, source, html, predict=model.predict)
     return 0 if agrees else 1
 
 
@@ -178,14 +187,18 @@ def _run_file(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge 
     about = {"predictions": config.predictions, "file_metadata": read_metadata(config.predictions)}
     ids = source.scenario_ids()
     metrics_config = MotionMetricsConfig(bucketing=config.bucketing)
-    scored = score_file(config.predictions, source, ids, metrics_config, _watch(judge, "predictions"))
+    html = ReportCollector("predictions", list(baselines()), metrics_config) if config.report else None
+    watch = _watch(judge, "predictions", html)
+    scored = score_file(config.predictions, source, ids, metrics_config, watch)
     if scored.metrics.num_scenarios == 0:
         raise ValueError(
             f"{config.predictions}: no scenario of {config.data} split {config.split!r} is in it; "
             f"{'; '.join(scored.problems) or 'the file is empty'}"
         )
     rows = [row for row, scenario_id in enumerate(ids) if scenario_id in scored.metrics.scenario_ids]
-    others = score(source, baselines(), config=metrics_config, batch_size=config.batch_size, rows=rows, title="baselines")
+    others = score(
+        source, baselines(), config=metrics_config, batch_size=config.batch_size, rows=rows, title="baselines", watch=watch
+    )
     results = {"predictions": result_of(scored.metrics)} | {name: result_of(item) for name, item in others.items()}
     _print(config, results, f"{config.predictions} on {config.split} of {config.data}")
     for problem in scored.problems:
@@ -198,6 +211,8 @@ def _run_file(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge 
     found, agrees = _judge(config, judge)
     about |= {"agreement": _agreement(scored), **found}
     _write(config, source, results, about, drawn)
+    if html is not None:
+        write_evaluation_report(config, about, results, source, html, notes=scored.problems)
     whole = not scored.problems or (config.allow_missing and not scored.bad_scenarios)
     return 0 if whole and agrees else 1
 
