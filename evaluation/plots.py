@@ -54,7 +54,7 @@ def draw_scene(scene: Scene, prediction: ScenePrediction, path: Path) -> Path:
     _draw_tracks(axes, scene, rows)
     for row, paths, scores in zip(rows, modes, prediction.scores, strict=True):
         _draw_modes(axes, scene, int(row), paths, scores)
-    crop(axes, scene, rows, modes)
+    crop_to_targets(axes, scene, rows, modes)
     axes.set_aspect("equal")
     axes.set_xlabel("x [m], scene frame")
     axes.set_ylabel("y [m]")
@@ -132,11 +132,8 @@ def _draw_tracks(axes: Any, scene: Scene, targets: npt.NDArray[np.int64]) -> Non
 
 def track_color(scene: Scene, row: int) -> str:
     """Colour of a track's class."""
-    return (
-        TYPE_COLORS.get(ObjectType(kind), OTHER_COLOR)
-        if (kind := int(scene.track_type[row])) in list(ObjectType)
-        else OTHER_COLOR
-    )
+    kind = int(scene.track_type[row])
+    return TYPE_COLORS.get(ObjectType(kind), OTHER_COLOR) if kind in list(ObjectType) else OTHER_COLOR
 
 
 def box_corners_m(state: npt.NDArray[np.float32]) -> Float:
@@ -170,7 +167,7 @@ def _draw_modes(axes: Any, scene: Scene, row: int, paths: Float, scores: Float) 
             )
 
 
-def crop(axes: Any, scene: Scene, rows: npt.NDArray[np.int64], modes: Float) -> None:
+def crop_to_targets(axes: Any, scene: Scene, rows: npt.NDArray[np.int64], modes: Float) -> None:
     """Show a square that holds the targets with their history, truth and modes."""
     points = [modes.reshape(-1, 2)]
     points += [scene.track_states[row, :, :2][scene.track_valid[row]] for row in rows]
@@ -189,7 +186,8 @@ def _legend() -> list[Any]:
 
     modes = [Line2D([], [], color=color, marker="o", linewidth=2, label=f"{kind.name.lower()}: modes with scores")
              for kind, color in TYPE_COLORS.items()]  # fmt: skip
-    signals = [Line2D([], [], color=color, marker=marker, linewidth=0, markeredgecolor=TRUTH_COLOR, label=f"signal: {meaning.value}")
+    dot = {"linewidth": 0, "markeredgecolor": TRUTH_COLOR}
+    signals = [Line2D([], [], color=color, marker=marker, label=f"signal: {meaning.value}", **dot)
                for meaning, (marker, color) in SIGNAL_STYLE.items()]  # fmt: skip
     return [
         *modes,
