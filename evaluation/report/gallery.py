@@ -93,7 +93,8 @@ def gallery_section(cards: Sequence[Card], num_objects: int, num_left_out: int, 
     note = (
         f"The best, the median and the worst object of each class and trajectory bucket by the minADE of {main}: "
         f"{len(cards)} of {num_objects} objects. The object's heading points up. "
-        "Numbers are the probabilities of the modes (shares of the first six scores)."
+        "Numbers are the probabilities of the modes (shares of the first six scores). Below: the LiDAR points in its box, "
+        "which is outlined, from above and from the right."
     )
     left = (
         [tag("p", f"{num_left_out} more were left out, so that the file stays small.", class_="note")] if num_left_out else []

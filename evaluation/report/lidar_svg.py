@@ -37,7 +37,7 @@ def lidar_svg(scene: Scene, row: int) -> Html | None:
     size = scene.track_states[row, scene.current_step - age, 3:6].astype(np.float64)
     shown = points[np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).round().astype(np.int64))]
     when = "now" if age == 0 else f"{age / 10:.1f} s ago"
-    caption = f"{len(points)} LiDAR points {when}, from above and from the right; the outline is the box"
+    caption = f"{len(points)} LiDAR points {when}"
     views = [_view(shown[:, [0, 1]], size[[0, 1]]), _view(shown[:, [0, 2]], size[[0, 2]])]
     return tag("div", *views, tag("p", caption), class_="crop")
 

@@ -208,11 +208,8 @@ def _modes(scene: Scene, row: int, view: View, modes_m: Float, probability: Floa
     ends = view.units(modes_m[order, -1]) if len(modes_m) else np.zeros((0, 2))
     font = round(size / 26)
     words = [f"{value:.2f}" for value in probability[order].tolist()]
-    spots = label_spots(ends, 2.5 * font, font)
-    labels = [
-        tag("text", word, x=round(min(x, left + size - 2.5 * font)), y=round(y))
-        for word, (x, y) in zip(words, spots, strict=True)
-    ]
+    spots = label_spots(ends, 2.5 * font, font, right=left + size)
+    labels = [tag("text", word, x=round(x), y=round(y)) for word, (x, y) in zip(words, spots, strict=True)]
     return [*lines, tag("g", *labels, class_="p", font_size=font, stroke_width=round(size / 120))]
 
 

@@ -93,7 +93,7 @@ pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px
   .charts { grid-template-columns: repeat(3, 1fr); }
   .charts.pairs { grid-template-columns: repeat(2, 1fr); } .gallery { grid-template-columns: repeat(3, 1fr); gap: 0.5rem; }
   .card p { font-size: 7pt; } pre { max-height: none; overflow: visible; white-space: pre-wrap; overflow-wrap: anywhere;
-    font-size: 7pt; }
+    font-size: 6.5pt; columns: 3; }
   a { color: inherit; text-decoration: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }

@@ -104,6 +104,12 @@ def test_labels_at_one_place_do_not_cover_each_other():
         assert all(abs(x - other_x) >= 20 or abs(y - other_y) >= 8 for other_x, other_y in spots[:index])
 
 
+def test_labels_end_before_the_edge():
+    spots = label_spots(np.array([[95.0, 0.0], [95.0, 0.0], [0.0, 0.0]]), 20.0, 8.0, right=100.0)
+    assert [x + 20 <= 100 for x, _ in spots] == [True] * 3
+    assert spots[2][0] > 0
+
+
 def test_the_crop_is_of_the_latest_step_with_points():
     scene = tiny_scene(0)
     lidar = scene.lidar
