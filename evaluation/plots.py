@@ -186,7 +186,7 @@ def _legend() -> list[Any]:
 
     modes = [Line2D([], [], color=color, marker="o", linewidth=2, label=f"{kind.name.lower()}: modes with scores")
              for kind, color in TYPE_COLORS.items()]  # fmt: skip
-    dot = {"linewidth": 0, "markeredgecolor": TRUTH_COLOR}
+    dot: dict[str, Any] = {"linewidth": 0, "markeredgecolor": TRUTH_COLOR}
     signals = [Line2D([], [], color=color, marker=marker, label=f"signal: {meaning.value}", **dot)
                for meaning, (marker, color) in SIGNAL_STYLE.items()]  # fmt: skip
     return [

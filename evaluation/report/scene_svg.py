@@ -72,13 +72,15 @@ def scene_svg(scene: Scene, row: int, modes_m: Float, probability: Float, label:
     view = View(state[:2], float(state[6]))
     own = scene.track_states[row, :, :2][scene.track_valid[row]]
     box = _view_box(np.concatenate([view.units(own), view.units(modes_m).reshape(-1, 2)]))
+    size = box[2]
     parts = [
         *_map(scene, view, box),
         *_others(scene, row, view, box),
         *_signals(scene, view, box),
         *_agent(scene, row, view),
-        *_modes(scene, row, view, modes_m, probability, box),
-        *_truth(scene, row, view),
+        *_modes(scene, row, view, modes_m, probability, size),
+        *_truth(scene, row, view, size),
+        _labels(view, modes_m, probability, box),
         _scale_bar(box),
     ]
     shown = " ".join(str(round(value)) for value in box)
@@ -121,10 +123,22 @@ def _map(scene: Scene, view: View, box: Box) -> list[Html]:
             runs = clip_runs(units[start:stop], box, whole=closed)
             found[name] += [simplify(run, TOLERANCE_M * UNITS_PER_M) for run in runs]
         elif kind == _STOP_SIGN and stop > start and clip_runs(units[start : start + 1], box, whole=True):
-            x, y = np.round(units[start]).astype(int).tolist()
-            parts.append(tag("path", d=f"M{x} {y}m-5 -12h10l7 7v10l-7 7h-10l-7 -7v-10z", class_="stopsign"))
+            parts.append(
+                tag(
+                    "path",
+                    d="M-5 -12h10l7 7v10l-7 7h-10l-7 -7v-10z",
+                    transform=_placed(units[start], box[2]),
+                    class_="stopsign",
+                )
+            )
     drawn = [(name, path_data(runs, closed=name in _CLOSED)) for name, runs in found.items()]
     return [tag("path", d=data, class_=name) for name, data in drawn if data] + parts
+
+
+def _placed(at: Float, size: float) -> str:
+    """Where a mark stands, and how big it is: the same share of the picture whatever that shows."""
+    x, y = np.round(at).astype(int).tolist()
+    return f"translate({x} {y}) scale({size / 620:.2f})"
 
 
 def _box_path(state: Float, view: View) -> str:
@@ -162,9 +176,9 @@ def _signals(scene: Scene, view: View, box: Box) -> list[Html]:
     for stop_m, meaning in signals_at(scene, scene.current_step):
         at = view.units(stop_m[:2])
         if clip_runs(at[None], box, whole=True):
-            x, y = np.round(at).astype(int).tolist()
             mark = tag("title", f"signal: {meaning.value}")
-            parts.append(tag("path", mark, d=f"M{x} {y}{_SIGNAL_SHAPES[meaning]}", class_=f"signal {meaning.value}"))
+            shape, words = f"M0 0{_SIGNAL_SHAPES[meaning]}", f"signal {meaning.value}"
+            parts.append(tag("path", mark, d=shape, transform=_placed(at, box[2]), class_=words))
     return parts
 
 
@@ -176,20 +190,18 @@ def _agent(scene: Scene, row: int, view: View) -> list[Html]:
     ]
 
 
-def _truth(scene: Scene, row: int, view: View) -> list[Html]:
+def _truth(scene: Scene, row: int, view: View, size: float) -> list[Html]:
     now = scene.current_step
     future = scene.track_states[row, now + 1 :, :2][scene.track_valid[row, now + 1 :]]
     if len(future) == 0:
         return []
     path = view.units(np.concatenate([scene.track_states[row, now, None, :2], future]))
-    x, y = np.round(path[-1]).astype(int).tolist()
     line = path_data([simplify(path, TOLERANCE_M * UNITS_PER_M)])
     return [tag("path", d=line, class_="truth halo"), tag("path", d=line, class_="truth"),
-            tag("path", d=f"M{x} {y}m-7 -7h14v14h-14z", class_="truthend")]  # fmt: skip
+            tag("path", d="M-7 -7h14v14h-14z", transform=_placed(path[-1], size), class_="truthend")]  # fmt: skip
 
 
-def _modes(scene: Scene, row: int, view: View, modes_m: Float, probability: Float, box: Box) -> list[Html]:
-    left, _, size, _ = box
+def _modes(scene: Scene, row: int, view: View, modes_m: Float, probability: Float, size: float) -> list[Html]:
     start = scene.track_states[row, scene.current_step, :2].astype(np.float64)
     best = max(float(probability.max(initial=0.0)), 1e-12)
     color = track_color(scene, row)
@@ -204,13 +216,19 @@ def _modes(scene: Scene, row: int, view: View, modes_m: Float, probability: Floa
                 stroke_width=f"{1.2 + 2.4 * share:.1f}", stroke_opacity=f"{0.45 + 0.55 * share:.2f}", class_="mode")
         )  # fmt: skip
         lines.append(tag("circle", cx=x, cy=y, r=round(size / 110), fill=color, class_="modeend"))
+    return lines
+
+
+def _labels(view: View, modes_m: Float, probability: Float, box: Box) -> Html:
+    """The probability of each mode at its end."""
+    left, _, size, _ = box
     order = np.argsort(-probability, kind="stable")
     ends = view.units(modes_m[order, -1]) if len(modes_m) else np.zeros((0, 2))
     font = round(size / 26)
     words = [f"{value:.2f}" for value in probability[order].tolist()]
     spots = label_spots(ends, 2.5 * font, font, right=left + size)
     labels = [tag("text", word, x=round(x), y=round(y)) for word, (x, y) in zip(words, spots, strict=True)]
-    return [*lines, tag("g", *labels, class_="p", font_size=font, stroke_width=round(size / 120))]
+    return tag("g", *labels, class_="p", font_size=font, stroke_width=round(size / 120))
 
 
 def _scale_bar(box: Box) -> Html:

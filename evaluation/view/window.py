@@ -17,6 +17,7 @@ from limtr.prediction import ScenePrediction
 from limtr.scene import Scene
 from preprocessing.open3d_loader import load_open3d
 
+POINT_SIZE = 2.0
 MAP_COLORS = {"lane": "#c3cad2", "roadline": "#aab2bb", "edge": "#59616b", "crosswalk": "#c8b070", "driveway": "#d8d4c8"}
 
 
@@ -72,6 +73,7 @@ def show(scene: Scene, prediction: ScenePrediction) -> None:
         )
     for item in geometries(scene, prediction):
         window.add_geometry(item)
+    window.get_render_option().point_size = POINT_SIZE
     window.run()
     window.destroy_window()
 
