@@ -11,6 +11,7 @@ from evaluation.metric_config import Bucketing
 from evaluation.predictions import read_predictions
 from evaluation.report.training_curves import TrainingCurves, find_log, read_curves
 from evaluation.report.write import Lookup, ReportCollector, ReportContent, write_html_report
+from evaluation.robustness import Curves
 from evaluation.scoring import EvaluationResult, ScenePredictor
 from limtr.files import read_json
 from limtr.model_files import CONFIG_FILE, find_model_folder
@@ -53,6 +54,7 @@ class Options(Protocol):
 def write_evaluation_report(
     config: Options, about: Mapping[str, Any], results: Mapping[str, EvaluationResult], source: SceneSource,
     collector: ReportCollector, *, predict: ScenePredictor | None = None, notes: Sequence[str] = (),
+    robustness: Curves | None = None,
 ) -> Path | None:  # fmt: skip
     """Write `report.html` into the folder of the evaluation; None, with a sentence, where no object was predicted.
 
@@ -64,6 +66,7 @@ def write_evaluation_report(
         collector: that watched the scoring.
         predict: the model; None for a file of predictions.
         notes: what a reader must not miss.
+        robustness: results on degraded inputs.
     """
     if sum(result.num_scenes for result in results.values()) == 0 or not any(results[collector.main].counts.values()):
         print(f"no {REPORT_FILE}: no object of a measured class was predicted", file=sys.stderr)
@@ -77,6 +80,7 @@ def write_evaluation_report(
         results=results,
         training=training,
         why_no_training=why,
+        robustness=robustness or {},
         configuration=_configuration(config, about),
     )
     path = config.folder / REPORT_FILE
@@ -120,7 +124,7 @@ def _training(config: Options) -> tuple[TrainingCurves | None, str]:
 def _configuration(config: Options, about: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "evaluation": as_plain(config),
-        "about": as_plain({key: value for key, value in about.items() if key not in ("agreement", "official")}),
+        "about": as_plain({key: value for key, value in about.items() if key not in ("agreement", "official", "robustness")}),
         "data_fingerprint": data_fingerprint(config.data),
         "versions": package_versions(),
     }

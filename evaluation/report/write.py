@@ -22,8 +22,10 @@ from evaluation.report.markup import Html, tag
 from evaluation.report.object_table import ObjectCollector, ObjectTable
 from evaluation.report.page import Section, render_page
 from evaluation.report.results_section import results_section
+from evaluation.report.robustness_section import robustness_section
 from evaluation.report.time_errors import TimeErrors
 from evaluation.report.training_curves import TrainingCurves
+from evaluation.robustness import Curves
 from evaluation.scenario_predictions import ScenarioPredictions
 from evaluation.scoring import EvaluationResult
 from limtr.files import write_bytes
@@ -69,6 +71,8 @@ class ReportContent:
     """By predictor, the judged one first."""
     training: TrainingCurves | None
     why_no_training: str = ""
+    robustness: Curves = field(default_factory=dict)
+    """Results on degraded inputs, if there are any."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """Plain values, shown as JSON."""
 
@@ -120,6 +124,7 @@ def render(
         gallery_section(cards, len(objects), left_out, main),
         time_section(objects, collector.errors, main),
         breakdown_section(objects, config, main),
+        *([robustness_section(content.robustness)] if content.robustness else []),
         precision_recall_section(objects, config, main),
         calibration_section(objects, config),
         training_section(content.training, content.why_no_training),
