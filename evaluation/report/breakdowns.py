@@ -51,6 +51,11 @@ class Breakdown:
     ordered: bool = True
     """Whether neighbouring bins are neighbours in what they are about."""
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether any bin of any class has a mean: not where nothing is known, such as the LiDAR points of scenes without."""
+        return any(mean.value is not None for means in self.means.values() for mean in means)
+
 
 def bin_of(values: Float, edges: Sequence[float]) -> Index:
     """Bin of each value: bin i reaches from edge i to below edge i + 1, the last one has no end; -1 for NaN and below the

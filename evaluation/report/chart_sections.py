@@ -140,8 +140,8 @@ def breakdown_section(objects: ObjectTable, config: MotionMetricsConfig, main: s
     last = len(config.horizons) - 1
     seconds = f"{config.horizons[last].seconds:g} s"
     found = all_breakdowns(objects, last)
-    charts = [_breakdown_chart(item, seconds) for item in found if item.labels]
-    tables = [_breakdown_table(item, seconds) for item in found]
+    charts = [_breakdown_chart(item, seconds) for item in found if item.is_measured]
+    tables = [_breakdown_table(item, seconds) for item in found if item.is_measured]
     note = (
         f"{main.capitalize()} at {seconds}, by what the objects are like. Whiskers are 95 % intervals of the mean, taking "
         "objects as independent (those of one scene are not quite). Points without a whisker stand for a single object, "

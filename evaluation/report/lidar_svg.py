@@ -13,8 +13,10 @@ MOST_POINTS = 250
 MARGIN_M = 0.3
 
 
-def crop_of(scene: Scene, row: int) -> tuple[npt.NDArray[np.float32], int] | None:
-    """Points (n, 3) in the box frame of the latest history step that has any, and how many steps before now that is.
+def crop_of(scene: Scene, row: int) -> tuple[npt.NDArray[np.float32], int, int] | None:
+    """The crop of the latest history step that has points.
+
+    Points (n, 3) in the box frame; how many were found in the box, of which n were kept; how many steps before now that is.
 
     None without LiDAR, if the track is no track to predict, or if no step has points.
     """
@@ -24,7 +26,8 @@ def crop_of(scene: Scene, row: int) -> tuple[npt.NDArray[np.float32], int] | Non
     for frame in range(scene.current_step, -1, -1):
         points, _ = scene.lidar.frame(int(position[0]), frame)
         if len(points):
-            return points, scene.current_step - frame
+            found = int(scene.lidar.count_in_box[position[0], frame])
+            return points, max(found, len(points)), scene.current_step - frame
     return None
 
 
@@ -33,11 +36,11 @@ def lidar_svg(scene: Scene, row: int) -> Html | None:
     crop = crop_of(scene, row)
     if crop is None:
         return None
-    points, age = crop
+    points, found, age = crop
     size = scene.track_states[row, scene.current_step - age, 3:6].astype(np.float64)
     shown = points[np.unique(np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).round().astype(np.int64))]
     when = "now" if age == 0 else f"{age / 10:.1f} s ago"
-    caption = f"{len(points)} LiDAR points {when}"
+    caption = f"{found} LiDAR points {when}{f', {len(points)} of them kept' if found > len(points) else ''}"
     views = [_view(shown[:, [0, 1]], size[[0, 1]]), _view(shown[:, [0, 2]], size[[0, 2]])]
     return tag("div", *views, tag("p", caption), class_="crop")
 

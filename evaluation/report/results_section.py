@@ -18,12 +18,17 @@ def results_section(results: Mapping[str, EvaluationResult]) -> Section:
     """Two tables of three metrics: a block per class, a row per predictor, a column per horizon."""
     note = tag(
         "p",
-        "Waymo's motion metrics. A star marks the best predictor of a block. “Mean” is over the three horizons; “mean of "
-        "classes” is unweighted, as on the leaderboard. A dash: nothing could be measured. Lower is better, "
-        "except for mAP and soft mAP.",
+        "Waymo's motion metrics. A star marks the best predictors of a block, unless all are equal. “Mean” is over the three "
+        "horizons; “mean of classes” is unweighted, as on the leaderboard. A dash: nothing could be measured. Lower is "
+        "better, except for mAP and soft mAP.",
     )
+    first = next(iter(results.values()))
+    missing = [kind.lower() for kind in first.counts if kind not in first.values]
+    absent = tag("p", f"Not in the data, so not in the tables and not in the means: {', '.join(missing)}.") if missing else None
     return Section(
-        "results", "Results", join([note, tag("div", *(_table(results, metrics) for metrics in _TABLES), class_="tables")])
+        "results",
+        "Results",
+        join([note, absent, tag("div", *(_table(results, metrics) for metrics in _TABLES), class_="tables")]),
     )
 
 
@@ -75,6 +80,6 @@ def _block(
 
 def _best(values: Sequence[float | None], metric: str) -> float | None:
     known = [value for value in values if value is not None]
-    if len(known) < 2:
+    if len(set(known)) < 2:
         return None
     return max(known) if metric in HIGHER_IS_BETTER else min(known)

@@ -29,9 +29,9 @@ th.group { text-align: center; } th.kind { font-weight: 600; vertical-align: top
 tr.first th, tr.first td { border-top: 1px solid var(--line); }
 td.mean { background: var(--tint); }
 td b::after { content: "*"; } td b { margin-right: -0.45em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 0.6rem 1.2rem; margin:
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr)); gap: 0.6rem 1.2rem; margin:
   0.5rem 0; }
-.charts.pairs { grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+.charts.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
 figure { margin: 0; } figcaption { font-weight: 600; font-size: 0.9rem; }
 svg { display: block; } svg.chart { width: 100%; height: auto; max-width: 560px; }
 svg.chart text { font-size: 11px; fill: #333; } svg.chart .label { font-size: 12px; }
@@ -90,8 +90,9 @@ pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px
   h2 { break-after: avoid; } figure, .card, tr, .crop { break-inside: avoid; }
   details { display: block; } details::details-content { content-visibility: visible; display: block; }
   table { font-size: 7.6pt; } th, td { padding: 0.08rem 0.32rem; } .wide { overflow: visible; }
-  .charts { grid-template-columns: repeat(3, 1fr); }
-  .charts.pairs { grid-template-columns: repeat(2, 1fr); } .gallery { grid-template-columns: repeat(3, 1fr); gap: 0.5rem; }
+  .charts { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .charts.pairs { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .gallery { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.5rem; padding-right: 1px; }
   .card p { font-size: 7pt; } pre { max-height: none; overflow: visible; white-space: pre-wrap; overflow-wrap: anywhere;
     font-size: 6.5pt; columns: 3; }
   a { color: inherit; text-decoration: none; }

@@ -113,13 +113,24 @@ def test_labels_end_before_the_edge():
 def test_the_crop_is_of_the_latest_step_with_points():
     scene = tiny_scene(0)
     lidar = scene.lidar
-    points, age = crop_of(scene, 1)
+    points, found, age = crop_of(scene, 1)
     last = int(np.flatnonzero(lidar.count[1])[-1])
     assert age == 10 - last
     np.testing.assert_array_equal(points, lidar.frame(1, last)[0])
+    assert found == lidar.count_in_box[1, last]
     element = ET.fromstring(lidar_svg(scene, 1))
     assert [item.get("class") for item in element.iter("path")] == ["outline", "points"] * 2
-    assert f"{len(points)} LiDAR points" in element.find("p").text
+    assert f"{found} LiDAR points" in element.find("p").text
+
+
+def test_points_that_preprocessing_left_out_are_told_of():
+    scene = tiny_scene(0)
+    more = replace(scene, lidar=replace(scene.lidar, count_in_box=scene.lidar.count_in_box + 1000))
+    points, found, _ = crop_of(more, 1)
+    assert found >= 1000 + len(points)
+    text = ET.fromstring(lidar_svg(more, 1)).find("p").text
+    assert text.startswith(f"{found} LiDAR points")
+    assert text.endswith(f", {len(points)} of them kept")
 
 
 def test_an_agent_without_points_has_no_crop():

@@ -5,12 +5,14 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from evaluation.baselines import turn_rate_fan
 from evaluation.evaluate import EvaluateConfig, run
 from evaluation.predictions import write_predictions
 from evaluation.report import write as report_writer
+from evaluation.report.results_section import _best
 from preprocessing.shards import SceneSource
 from tests.builders import tiny_scene
 from tests.evaluation.examples import write_dataset
@@ -141,3 +143,28 @@ def test_a_gallery_too_big_is_cut_and_says_so(dataset, tmp_path, monkeypatch):
     _, page = page_of(tmp_path / "out" / "report.html")
     assert sum(len(ET.tostring(item)) for item in page.iter("li") if item.get("class") == "card") < 21_000
     assert "left out, so that the file stays small" in "".join(page.find(".//section[@id='gallery']").itertext())
+
+
+def test_what_is_not_in_the_data_is_absent_and_never_zero(tmp_path):
+    """Without LiDAR, without a class and without a run."""
+    scenes = [tiny_scene(seed, with_lidar=False) for seed in range(3)]
+    scenes = [replace(scene, track_type=np.where(scene.track_type == 3, 1, scene.track_type)) for scene in scenes]
+    data = write_dataset(tmp_path / "data", {"validation": scenes})
+    write_predictions(tmp_path / "p.parquet", [turn_rate_fan(scene) for scene in scenes])
+    assert run(EvaluateConfig(predictions=tmp_path / "p.parquet", data=data, out=tmp_path / "out", report=True)) == 0
+    _, page = page_of(tmp_path / "out" / "report.html")
+    results = page.find(".//section[@id='results']")
+    assert not any("cyclist" in "".join(head.itertext()) for head in results.iter("th"))
+    assert any("not in the means: cyclist." in "".join(part.itertext()) for part in results.iter("p"))
+    breakdowns = page.find(".//section[@id='breakdowns']")
+    assert not any("LiDAR" in title.text for title in breakdowns.iter("figcaption"))
+    assert any("LiDAR points in its box now: not known" in "".join(line.itertext()) for line in breakdowns.iter("li"))
+    assert all("No LiDAR points in its box." in "".join(card.itertext()) for card in page.iter("li") if card.get("data-rank"))
+    assert "not known here" in "".join(page.find(".//section[@id='training']").itertext())
+
+
+def test_the_best_of_equals_is_not_marked():
+    assert _best([0.5, 0.5], "minADE") is None
+    assert _best([0.5, None], "minADE") is None
+    assert _best([0.5, 0.25, 0.25], "minADE") == 0.25
+    assert _best([0.5, 0.25], "mAP") == 0.5
