@@ -97,7 +97,7 @@ def needed_cpus(config: TrainConfig) -> int:
 def start_ray(ray: Any, config: TrainConfig) -> None:
     """Connect to the cluster, or start a Ray that has a place for every worker."""
     if config.ray_address is not None:
-        ray.init(address=config.ray_address, logging_level="error")
+        ray.init(address=config.ray_address, logging_level="error", logging_config=ray.LoggingConfig(log_level="ERROR"))
         return
     ray.init(
         address="local",  # even where RAY_ADDRESS points to a cluster that nobody asked for here
@@ -106,6 +106,8 @@ def start_ray(ray: Any, config: TrainConfig) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level="error",
+        # Of the workers: Ray Train warns there every second that a Ray without dashboard has no dashboard.
+        logging_config=ray.LoggingConfig(log_level="ERROR"),
     )
 
 
