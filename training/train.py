@@ -27,6 +27,7 @@ from training.distributed import (
     Ranks,
     naming_lost_ranks,
     process_group,
+    require_even_split,
     restarted_by_launcher,
     started_by_launcher,
 )
@@ -245,6 +246,7 @@ def prepare(config: TrainConfig, ranks: Ranks) -> Parts:
         OSError: something is missing.
     """
     recipe = config.recipe(on_cuda=ranks.device.type == "cuda")
+    require_even_split(recipe.batch_size, ranks.count)
     source = SceneSource(config.data, "train")
     validation = validation_source(config.data)
     fingerprint = data_fingerprint(config.data)

@@ -199,3 +199,30 @@ def test_a_rank_that_hangs_ends_the_training_with_the_reason_and_the_remedy(laun
         assert "within 10 s (--rank-timeout-s)" in said
         assert "start again with --resume" in said
         assert disturbed.step() >= 2
+
+
+def test_a_machine_that_leaves_the_cluster_is_replaced_and_nothing_differs(
+    data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    store = 96 * 2**20
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store})
+    try:
+        machines = [cluster.add_node(num_cpus=2, object_store_memory=store) for _ in range(2)]
+        with training("ray", data, tmp_path / "run", "--ray-address", cluster.address) as disturbed:
+            disturbed.wait_for_step(4)
+            busy = [machine for machine in machines if trains(machine)]
+            assert busy
+            cluster.remove_node(busy[0], allow_graceful=False)
+            assert disturbed.end() == 0, disturbed.said()
+            assert "going on from" in disturbed.said()
+    finally:
+        cluster.shutdown()
+    assert_ended_alike(tmp_path / "run", undisturbed)
+
+
+def trains(machine: Any) -> bool:
+    """Whether a rank runs on a node of a Ray cluster."""
+    raylet = psutil.Process(machine.all_processes["raylet"][0].process.pid)
+    return any("ray::RayTrainWorker" in word for child in raylet.children(recursive=True) for word in child.cmdline())
