@@ -21,6 +21,7 @@ from preprocessing.shard_metadata import (
     data_fingerprint,
     indexed_scenes,
     read_sidecars,
+    require_format,
     shard_name,
     write_dataset_metadata,
 )
@@ -151,6 +152,7 @@ class SceneSource(Sequence[Scene]):
 
     Raises:
         FileNotFoundError: no dataset there, or it has no such split.
+        ValueError: another version of limtr wrote it.
     """
 
     def __init__(self, data_dir: Path | str, split: str) -> None:
@@ -159,7 +161,9 @@ class SceneSource(Sequence[Scene]):
         info = self.data_dir / "dataset_info.json"
         if not info.exists():
             raise FileNotFoundError(f"{self.data_dir}: no dataset there (no {info.name}); make one with `limtr preprocess`")
-        lengths = {item["name"]: [int(rows) for rows in item["shardLengths"]] for item in read_json(info).get("splits", ())}
+        metadata = read_json(info)
+        require_format(str(metadata.get("version")).partition(".")[0], info)
+        lengths = {item["name"]: [int(rows) for rows in item["shardLengths"]] for item in metadata.get("splits", ())}
         if split not in lengths:
             raise FileNotFoundError(f"{self.data_dir}: no split {split!r}, only {sorted(lengths)}; preprocess it first")
         self._length = sum(lengths[split])
