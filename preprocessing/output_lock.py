@@ -79,12 +79,9 @@ def require_held(out: Path, token: str) -> None:
         LockLostError: it has not, or this machine does not see that folder.
     """
     if not holds(out, token):
-        seen = (
-            "another run has taken the folder over" if (out / LOCK_NAME).exists() else f"there is no {LOCK_NAME} in it as seen"
-        )
         raise LockLostError(
-            f"{out} on {socket.gethostname()}: {seen}, so nothing is written there; "
-            "either this run was thought dead, or this machine sees another folder under that name"
+            f"{out} as {socket.gethostname()} sees it: the lock of this run is not there, so nothing is written; either "
+            "the run was thought dead and another one took the folder over, or this machine has another folder under that name"
         )
 
 
