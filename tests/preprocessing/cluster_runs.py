@@ -31,7 +31,9 @@ class SmallCluster:
         from ray.cluster_utils import Cluster
 
         self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: sockets lie in it
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self.folder}
+        # Ray kills workers where the machine is short of memory, whoever uses it: that would be another test.
+        system = {"memory_monitor_refresh_ms": 0}
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self.folder, "_system_config": system}
         self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self.nodes = [self.add_node() for _ in range(3)]
 
