@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from preprocessing.node_stamp import differences, node_stamp
@@ -86,7 +87,7 @@ def check_nodes(ray: Any, nodes: Sequence[Node], tasks: Sequence[ShardTask]) -> 
     Raises:
         ValueError: some cannot; the message names each with the reason and the remedy.
     """
-    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    strategy = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     remote = ray.remote(num_cpus=0, max_retries=0)(look_from_here)
     asked = {
         remote.options(scheduling_strategy=strategy(node_id=node.node_id, soft=False)).remote(tasks[0], node_stamp()): node

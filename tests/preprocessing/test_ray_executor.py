@@ -66,6 +66,23 @@ def test_a_killed_worker_leaves_no_trace_in_the_dataset(
     assert "0 quarantined; 2 workers on 1 nodes" in said.err
 
 
+class PoisonPath(type(Path())):  # type: ignore[misc]
+    """A motion shard that kills every worker that looks at it."""
+
+    def stat(self, **options: Any) -> os.stat_result:
+        os._exit(9)
+
+
+def test_a_shard_that_kills_every_worker_is_given_up_and_named(raw: Path, tmp_path: Path, ray_cluster: None) -> None:
+    good, other = tasks_of(raw, tmp_path / "out", 2)
+    poison = replace(other, source=PoisonPath(other.source))
+    outcomes = list(run_on_ray([poison, good], address=None, workers=None))
+    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, ShardFailure)]
+    assert failure.task == poison
+    assert "its worker died 4 times" in failure.error
+    assert [outcome.rows for outcome in outcomes if isinstance(outcome, ShardResult)] == [2]
+
+
 def test_so_many_shards_are_in_flight_and_no_more(
     raw: Path, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
