@@ -56,6 +56,9 @@ class SmallCluster:
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         raise AssertionError("no raylet started this process")
 
+    def kill_head(self) -> None:
+        self._cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+
     def stop(self) -> None:
         self._cluster.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -66,13 +69,13 @@ class Driver:
 
     started: ClassVar[list[Driver]] = []
 
-    def __init__(self, raw: Path, out: Path, address: str, *options: str) -> None:
+    def __init__(self, raw: Path, out: Path, address: str, *options: str, **environment: str) -> None:
         descriptor, self._output = tempfile.mkstemp(prefix="driver-", dir=raw.parent)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        whole = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
         words = ["preprocess", "--input", str(raw), "--out", str(out), "--ray-address", address, *options]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "limtr.cli", *words],
-            env=environment, stdout=descriptor, stderr=subprocess.STDOUT, start_new_session=True,
+            env=whole, stdout=descriptor, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         os.close(descriptor)
         self.started.append(self)

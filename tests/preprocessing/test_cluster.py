@@ -131,6 +131,27 @@ def test_a_run_goes_on_where_a_killed_driver_stood(
     assert content(out) == undisturbed
 
 
+def test_when_the_head_dies_the_run_ends_and_the_next_goes_on(
+    raw: Path, tmp_path: Path, undisturbed: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost, out, gate = SmallCluster(), tmp_path / "out", Gate(motion_shard(raw, 4))
+    try:
+        # Ray waits a minute for its head by default.
+        driver = Driver(raw, out, lost.address, RAY_gcs_rpc_server_reconnect_timeout_s="5")
+        worker_of(out, 4)
+        eventually(lambda: others_are_done(out, {4}), "the other shards")
+        lost.kill_head()
+        assert driver.wait() != 0
+    finally:
+        gate.open()
+        lost.stop()
+    assert preprocess(raw, out) == 0
+    said = capsys.readouterr().out
+    assert f"process {driver.process.pid} on " in said
+    assert f"{NUM_SHARDS} motion shards, {NUM_SHARDS - 1} already done" in said
+    assert content(out) == undisturbed
+
+
 def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     cluster: SmallCluster, raw: Path, tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
