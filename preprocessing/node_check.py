@@ -69,8 +69,7 @@ def look_from_here(task: ShardTask, expected: Mapping[str, str]) -> str:
             return f"does not see the input folder {task.source.parent}"
         if task.lidar is not None and not task.lidar.is_dir():
             return f"does not see the LiDAR folder {task.lidar}"
-        if task.lock:
-            require_held(task.out, task.lock)
+        require_held(task.out, task.lock)
         trial = task.out / f".trial.tmp.{secrets.token_hex(4)}"
         trial.touch()
         trial.unlink()

@@ -73,12 +73,12 @@ def holds(out: Path, token: str) -> bool:
 
 
 def require_held(out: Path, token: str) -> None:
-    """Return if the run with this token still has the folder.
+    """Return if the run with this token still has the folder; without a token, nobody asks.
 
     Raises:
         LockLostError: it has not, or this machine does not see that folder.
     """
-    if not holds(out, token):
+    if token and not holds(out, token):
         raise LockLostError(
             f"{out} as {socket.gethostname()} sees it: the lock of this run is not there, so nothing is written; either "
             "the run was thought dead and another one took the folder over, or this machine has another folder under that name"

@@ -107,8 +107,7 @@ def process_shard(task: ShardTask) -> ShardResult:
         OSError: the source cannot be opened or the shard cannot be written; nothing is left behind.
         LockLostError: the output folder is another run's, or another folder; nothing is written there.
     """
-    if task.lock:
-        require_held(task.out, task.lock)
+    require_held(task.out, task.lock)
     start = time.monotonic()
     stat = task.source.stat()
     sidecar_path(task.out, task.split, task.index).unlink(missing_ok=True)
@@ -118,7 +117,9 @@ def process_shard(task: ShardTask) -> ShardResult:
         quarantine.append(_entry("record", task.source, index, scenario_id, error))
 
     seen: dict[str, int] = {}
-    with ShardWriter(task.out / shard_name(task.split, task.index)) as writer:
+    with ShardWriter(
+        task.out / shard_name(task.split, task.index), before_publishing=lambda: require_held(task.out, task.lock)
+    ) as writer:
         for index, data in iter_records(task.source, on_error=lambda error: bad_record(error.index, None, error)):
             scenario_id = None
             try:
@@ -151,8 +152,7 @@ def process_shard(task: ShardTask) -> ShardResult:
                 bad_record(index, scenario_id, error)
                 continue
             seen[scene.scenario_id] = index
-        if task.lock:
-            require_held(task.out, task.lock)
+    require_held(task.out, task.lock)
     write_sidecar(
         task.out,
         Sidecar(

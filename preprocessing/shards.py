@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -50,15 +50,17 @@ class ShardWriter:
     """Writes scenes into one shard file: `with ShardWriter(path) as writer: writer.write(scene)`.
 
     The file appears under its name only when the block ends well, with `rows`, `record_bytes` (of the scenes), `num_bytes` (of
-    the file) and `sha256` known then and `entries` the index of its scenes.
+    the file) and `sha256` known then and `entries` the index of its scenes. `before_publishing` is called when all is on the
+    disk; what it raises stops the file from appearing.
 
     Raises:
         SceneError: from `write`, for a scene that cannot be stored; the shard goes on without it.
         OSError: a full disk and other trouble of the file system; nothing is left behind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before_publishing: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._before_publishing = before_publishing
         self.entries: list[SceneEntry] = []
         self.num_bytes = 0
         self.record_bytes = 0
@@ -109,6 +111,8 @@ class ShardWriter:
         self.num_bytes = self._temporary.stat().st_size
         with self._temporary.open("rb") as handle:
             self.sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+            os.fsync(handle.fileno())
+        self._before_publishing()
 
     def _call(self, method: str, *arguments: bytes) -> None:
         try:
