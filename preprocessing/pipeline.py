@@ -15,7 +15,7 @@ from limtr.files import write_bytes
 from limtr.progress import progress
 from limtr.run_report import write_report
 from preprocessing.executors import run_in_process
-from preprocessing.output_lock import holds, only_run
+from preprocessing.output_lock import holds, only_run, require_held
 from preprocessing.plan import Plan, make_plan
 from preprocessing.preprocess_report import duplicate_entries, print_summary, summarise
 from preprocessing.preprocess_task import DISK_FULL, ShardFailure, ShardResult, ShardSettings, ShardTask
@@ -120,6 +120,7 @@ def run(config: PreprocessConfig) -> int:
                 sidecars = read_sidecars(config.out)
                 if sidecars:
                     write_dataset_metadata(config.out, sidecars)
+        require_held(config.out, lock)
         return finish(config, plan, sidecars, view)
 
 

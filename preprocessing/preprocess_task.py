@@ -91,6 +91,7 @@ def attempt_shard(task: ShardTask) -> ShardResult | ShardFailure:
     except LockLostError:
         raise  # no other shard could be written either
     except Exception as error:
+        require_held(task.out, task.lock)  # a run that took the folder over has swept our temporary file: no fault of the shard
         full = isinstance(error, OSError) and error.errno in DISK_FULL
         remedy = f"; make room on the disk of {task.out} and run the same command again" if full else ""
         return ShardFailure(

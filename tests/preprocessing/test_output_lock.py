@@ -12,14 +12,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from preprocessing import output_lock
+from preprocessing import output_lock, pipeline
 from preprocessing.output_lock import LOCK_NAME, LockLostError, holds, only_run, require_held
-from preprocessing.preprocess_task import ShardSettings, ShardTask, process_shard
+from preprocessing.preprocess_task import ShardSettings, ShardTask, attempt_shard, process_shard
+from preprocessing.shard_metadata import shard_name
+from preprocessing.shards import ShardWriter
+from tests.preprocessing.pipeline_runs import preprocess
 from tests.preprocessing.record_files import scenario, write_shard
 
 
@@ -170,6 +174,35 @@ def test_a_shard_is_not_written_into_a_folder_that_is_no_longer_ours(
     with pytest.raises(LockLostError):
         process_shard(task)
     assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_a_shard_that_fails_because_the_folder_is_no_longer_ours_is_no_fault_of_the_shard(tmp_path: Path) -> None:
+    source, out = write_shard(tmp_path / "raw", "training", 0, 1, [scenario("a")]), tmp_path / "out"
+    out.mkdir()
+    task = ShardTask(source=source, split="train", index=0, out=out, lidar=None, settings=ShardSettings())
+
+    def swept(writer: ShardWriter, scene: Any) -> None:
+        foreign_lock(out)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(writer.path))
+
+    with pytest.MonkeyPatch.context() as patched, only_run(out) as token:
+        patched.setattr(ShardWriter, "write", swept)
+        with pytest.raises(LockLostError):
+            attempt_shard(replace(task, lock=token))
+
+
+def test_a_run_that_was_replaced_writes_neither_metadata_nor_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shard(tmp_path / "raw", "training", 0, 1, [scenario("a")])
+    out, execute = tmp_path / "out", pipeline.execute
+
+    def and_then_another_came(*arguments: Any) -> None:
+        execute(*arguments)
+        foreign_lock(out)
+
+    monkeypatch.setattr(pipeline, "execute", and_then_another_came)
+    with pytest.raises(LockLostError, match="another one took the folder over"):
+        preprocess(tmp_path / "raw", out)
+    assert {path.name for path in out.iterdir()} == {LOCK_NAME, "sidecars", shard_name("train", 0)}
 
 
 @pytest.mark.parametrize(
