@@ -78,7 +78,7 @@ def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
         nonlocal done, last
         done += units
         now = time.monotonic()
-        if now - last >= LINE_EVERY_S or done == total:
+        if now - last >= LINE_EVERY_S or (units and done == total):
             last = now
             line(note)
 

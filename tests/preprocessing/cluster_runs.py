@@ -25,9 +25,9 @@ PATIENCE_S = 120.0
 
 
 class SmallCluster:
-    """A head without CPUs and three nodes of one CPU each, as processes of this machine."""
+    """A head without CPUs and nodes of one CPU each, as processes of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_nodes: int = 3) -> None:
         from ray.cluster_utils import Cluster
 
         self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: sockets lie in it
@@ -35,7 +35,7 @@ class SmallCluster:
         system = {"memory_monitor_refresh_ms": 0}
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self.folder, "_system_config": system}
         self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
-        self.nodes = [self.add_node() for _ in range(3)]
+        self.nodes = [self.add_node() for _ in range(num_nodes)]
 
     @property
     def address(self) -> str:

@@ -111,6 +111,23 @@ def test_a_node_that_goes_is_made_up_for_by_the_others(
     assert content(out) == undisturbed
 
 
+def test_a_node_that_joins_gets_work(raw: Path, tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    growing, out, gate = SmallCluster(num_nodes=1), tmp_path / "out", Gate(motion_shard(raw, 0))
+    try:
+        driver = Driver(raw, out, growing.address)
+        worker = worker_of(out, 0)  # the only one
+        gate.open()
+        growing.add_node()
+        eventually(lambda: others_are_done(out, {0}), "the new node's shards")
+        os.kill(worker, signal.SIGKILL)
+        assert driver.wait() == 0, driver.said()
+        assert "2 workers on 2 nodes" in driver.said()
+    finally:
+        gate.open()
+        growing.stop()
+    assert content(out) == undisturbed
+
+
 def test_a_run_goes_on_where_a_killed_driver_stood(
     cluster: SmallCluster, raw: Path, tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
