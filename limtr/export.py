@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.export import Dim
-from torch.nn import functional
 from torch.fx.experimental import _config as shape_config
+from torch.nn import functional
 
 from limtr.agent_batch import AgentBatch
 from limtr.predictor import MotionPredictor
@@ -102,7 +102,7 @@ def export_predictor(model: MotionPredictor, example: AgentBatch) -> torch.expor
             raise ValueError(f"every free axis of the example must be at least 2 long, {name} is {tuple(value.shape)}")
     free = {name: {axis: Dim.DYNAMIC for axis, letter in enumerate(INPUT_AXES[name]) if letter} for name in inputs}
     # Without this, torch takes an axis that is not 0 or 1 long now for one that never is.
-    with shape_config.patch(backed_size_oblivious=True):
+    with shape_config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program: torch.export.ExportedProgram = torch.export.export(
             TensorPredictor(with_dense_attention(model)).eval(), args=(), kwargs=inputs, dynamic_shapes=free, strict=False
         )
