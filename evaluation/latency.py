@@ -55,7 +55,7 @@ class LatencyConfig:
     exported: bool = True
     """Time the exported graphs too (tracing and converting takes one to some minutes)."""
     density: float | None = None
-    """Prune the Linear weights to this density first, by magnitude: to time sparse layers; what it predicts is worth nothing."""
+    """Prune Linear weights to this density first, by magnitude: to time sparse layers; its predictions are worth nothing."""
     threads: int | None = None
     """Threads on the CPU [default: torch's own choice]."""
     seed: int = 0
