@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,13 +225,10 @@ def test_the_tiny_preset_exports(format: str, tmp_path: Path) -> None:
 def test_weights_beyond_what_one_onnx_file_holds_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
 
-    class Program:
-        """Stands for a program of 2 GiB, of which this reads the weights only."""
-
-        state_dict = {"weight": torch.empty(2**29, device="meta")}
-
+    # Of a program, only its weights are looked at before this is known.
+    program = SimpleNamespace(state_dict={"weight": torch.empty(2**29, device="meta")})
     with pytest.raises(ValueError, match=r"2\.0 GiB; one ONNX file holds 2"):
-        onnx_graph.write_onnx(Program(), tmp_path / "model.onnx")  # type: ignore[arg-type]
+        onnx_graph.write_onnx(program, tmp_path / "model.onnx")  # type: ignore[arg-type]
 
 
 def test_inputs_of_a_graph_are_what_the_batch_has_of_them() -> None:
