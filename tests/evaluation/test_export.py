@@ -100,6 +100,21 @@ def test_onnx_runtime_equals_pytorch_for_sizes_it_was_not_traced_with(workplace:
     assert max(found.queries, found.modes) < TOLERANCE
 
 
+def test_what_stands_in_masked_slots_does_not_act(workplace: Path) -> None:
+    predictor = ExportedPredictor.load(workplace / "EXPORTED")
+    batch = probe_batch(one_layer_config(), ProbeSize(centers=2, agents=4, polylines=9, points=6), share_valid=0.6)
+    clean = {name: value.numpy() for name, value in tensor_inputs(batch).items()}
+    spoilt = {
+        values: np.where(clean[mask][..., None], clean[values], np.float32(np.nan))
+        for values, mask in (
+            ("agent_history", "agent_history_mask"), ("polylines", "polyline_mask"), ("lidar_points", "lidar_mask")
+        )
+    }  # fmt: skip
+    assert all(np.isnan(value).any() for value in spoilt.values())
+    for name, value in predictor(clean | spoilt).items():
+        np.testing.assert_array_equal(value, predictor(clean)[name])
+
+
 def test_an_axis_of_the_graph_has_the_name_that_the_metadata_give_it(workplace: Path) -> None:
     import onnxruntime
 
