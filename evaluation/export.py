@@ -13,7 +13,17 @@ import torch
 
 from evaluation.export_check import TOLERANCE, arrays_of, differences, probes
 from evaluation.export_metadata import describe
-from evaluation.exported import ANSWER_FILE, EXAMPLE_FILE, GRAPH_FILES, METADATA_FILE, GraphKind, digest, run_onnx, run_torch
+from evaluation.exported import (
+    ANSWER_FILE,
+    EXAMPLE_FILE,
+    GRAPH_FILES,
+    METADATA_FILE,
+    Arrays,
+    GraphKind,
+    digest,
+    run_onnx,
+    run_torch,
+)
 from evaluation.onnx_graph import OPSET, require_onnx, write_onnx
 from evaluation.probe_batch import ProbeSize, probe_batch
 from limtr.agent_batch import AgentBatch
@@ -73,8 +83,8 @@ def run(config: ExportConfig) -> int:
         found = differences(model, exported, probes(model.config) | {"the example": example})
         advance(note="checked")
         inputs = arrays_of(example)
-        np.savez(Path(work) / EXAMPLE_FILE, allow_pickle=False, **inputs, **_frame(example))
-        np.savez(Path(work) / ANSWER_FILE, allow_pickle=False, **exported(inputs))
+        _write_arrays(Path(work) / EXAMPLE_FILE, inputs | _frame(example))
+        _write_arrays(Path(work) / ANSWER_FILE, exported(inputs))
         about: dict[str, Any] = {"file": graph.name, "kind": config.format, "sha256": digest(graph), "example": source}
         about |= {"inputs": list(inputs), "outputs": list(OUTPUT_AXES)}
         about |= {"opset": OPSET} if config.format == "onnx" else {}
@@ -110,10 +120,15 @@ def _example(config: ExportConfig, model: MotionPredictor) -> tuple[AgentBatch, 
     raise ValueError(f"{config.data}: no scene of the split {config.split} has anything to predict; name another by --split")
 
 
-def _frame(example: AgentBatch) -> dict[str, np.ndarray[Any, Any]]:
+def _frame(example: AgentBatch) -> Arrays:
     """Where the rows' frames stand in the scene, for whoever wants scene coordinates; not read by the graph."""
     frame = {"center_position": example.center_position, "center_heading": example.center_heading}
     return {name: value.numpy() for name, value in frame.items() if value is not None}
+
+
+def _write_arrays(path: Path, arrays: Arrays) -> None:
+    """An npz file of plain arrays."""
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # the stub takes all keywords for its one option
 
 
 def _put(work: Path, out: Path, metadata: dict[str, Any]) -> None:

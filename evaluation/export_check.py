@@ -53,11 +53,20 @@ class Difference:
 
 @torch.no_grad()
 def difference(model: MotionPredictor, exported: Callable[[Arrays], Arrays], batch: AgentBatch) -> Difference:
-    """Run both on one batch; the model by the code that never was exported."""
+    """Run both on one batch; the model by the code that never was exported.
+
+    Raises:
+        ValueError: the graph cannot be run on it.
+    """
     outputs = model.decode(batch)
     last = outputs.layers[-1]
     directly = model.select(outputs, batch.center_type)
-    found = {name: torch.from_numpy(value) for name, value in exported(arrays_of(batch)).items()}
+    inputs = arrays_of(batch)
+    try:
+        found = {name: torch.from_numpy(value) for name, value in exported(inputs).items()}
+    except Exception as error:  # runtimes have types of their own
+        shapes = {name: value.shape for name, value in inputs.items()}
+        raise ValueError(f"the exported graph cannot be run on {shapes}: {str(error).splitlines()[0]}") from error
     queries, probabilities = found["query_trajectories"], found["query_scores"]
     again = model.modes_of(queries, probabilities, model.nms_distance(batch.center_type))
     other = (found["trajectories"] - directly.trajectories).abs().flatten(start_dim=1).amax(dim=1) > TOLERANCE
@@ -78,14 +87,11 @@ def differences(
     are others than the model's are counted.
 
     Raises:
-        ValueError: a difference is beyond `TOLERANCE`, or the graph cannot be run on a batch; the message names it.
+        ValueError: a difference is beyond `TOLERANCE`, or the graph cannot be run on a batch; the message says which.
     """
     found: dict[str, Difference] = {}
     for name, batch in batches.items():
-        try:
-            found[name] = difference(model, exported, batch)
-        except Exception as error:  # runtimes have types of their own
-            raise ValueError(f"the exported graph cannot be run on the probe {name!r}: {str(error).splitlines()[0]}") from error
+        found[name] = difference(model, exported, batch)
         for part in ("queries", "modes"):
             apart = getattr(found[name], part)
             # Written so that NaN fails too.
