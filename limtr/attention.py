@@ -7,6 +7,8 @@ import math
 import torch
 from torch.nn import functional
 
+from limtr.nearest import nearest_mask
+
 
 def masked_attention(
     query: torch.Tensor,
@@ -36,7 +38,7 @@ def masked_attention(
     Returns:
         (B, Lq, H * V).
     """
-    if key.shape[1] == 0 or query.shape[0] == 0:
+    if not torch.compiler.is_exporting() and (key.shape[1] == 0 or query.shape[0] == 0):
         # A product with every input keeps their gradients defined (zero).
         nothing = query.sum() * 0 + key.sum() * 0 + value.sum() * 0
         return query.new_zeros((*query.shape[:2], value.shape[-1])) + nothing
@@ -94,9 +96,7 @@ def nearest_tokens(position: torch.Tensor, valid: torch.Tensor, count: int) -> t
             difference = position[:, :, None, axis] - position[:, None, :, axis]
             squared += difference.square_()
         squared.masked_fill_(~valid[:, None, :], float("inf"))
-        index = squared.topk(min(count, valid.shape[1]), dim=-1, largest=False, sorted=False).indices
-        near = torch.zeros_like(squared, dtype=torch.bool).scatter_(-1, index, True)
-        return near & valid[:, None, :] & valid[:, :, None]
+        return nearest_mask(squared, count) & valid[:, None, :] & valid[:, :, None]
 
 
 def split_heads(x: torch.Tensor, num_heads: int) -> torch.Tensor:
