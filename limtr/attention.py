@@ -77,28 +77,6 @@ def _gathered(
     return torch.where(sees_any, joined, 0.0)
 
 
-def nearest_tokens(position: torch.Tensor, valid: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` valid tokens nearest to every token, itself included.
-
-    Args:
-        position: (B, L, 3) metres.
-        valid: (B, L) bool.
-        count: how many; fewer where fewer are valid.
-
-    Returns:
-        (B, L, L) bool: [b, i, j] says that token i sees token j; all False for invalid i or j.
-    """
-    with torch.no_grad():
-        squared = position.new_zeros((*valid.shape, valid.shape[1]))
-        for axis in range(position.shape[-1]):
-            difference = position[:, :, None, axis] - position[:, None, :, axis]
-            squared += difference.square_()
-        squared.masked_fill_(~valid[:, None, :], float("inf"))
-        index = squared.topk(min(count, valid.shape[1]), dim=-1, largest=False, sorted=False).indices
-        near = torch.zeros_like(squared, dtype=torch.bool).scatter_(-1, index, True)
-        return near & valid[:, None, :] & valid[:, :, None]
-
-
 def split_heads(x: torch.Tensor, num_heads: int) -> torch.Tensor:
     """(..., H * E) to (..., H, E)."""
     return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)

@@ -1,0 +1,45 @@
+"""Which tokens see which: the nearest ones, as lists of neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The neighbours of each of L tokens.
+
+    Attributes:
+        index: (B, L, K) int64 rows of tokens.
+        seen: (B, L, K) bool, which of them count: all False for an invalid token, and False for invalid neighbours.
+    """
+
+    index: torch.Tensor
+    seen: torch.Tensor
+
+    def allowed(self) -> torch.Tensor:
+        """(B, L, L) bool: [b, i, j] says that token i sees token j."""
+        batch, length = self.index.shape[:2]
+        nobody = self.seen.new_zeros((batch, length, length))
+        return nobody.scatter_(-1, self.index, self.seen)
+
+
+def nearest_tokens(position: torch.Tensor, valid: torch.Tensor, count: int) -> Neighbors:
+    """The `count` valid tokens nearest to every token, itself included.
+
+    Args:
+        position: (B, L, 3) metres.
+        valid: (B, L) bool.
+        count: how many; fewer count where fewer are valid.
+    """
+    with torch.no_grad():
+        squared = position.new_zeros((*valid.shape, valid.shape[1]))
+        for axis in range(position.shape[-1]):
+            difference = position[:, :, None, axis] - position[:, None, :, axis]
+            squared += difference.square_()
+        squared.masked_fill_(~valid[:, None, :], float("inf"))
+        index = squared.topk(min(count, valid.shape[1]), dim=-1, largest=False, sorted=False).indices
+        row = torch.arange(valid.shape[0], device=valid.device)[:, None, None]
+        return Neighbors(index, valid[row, index] & valid.unsqueeze(-1))
