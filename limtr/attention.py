@@ -7,6 +7,8 @@ import math
 import torch
 from torch.nn import functional
 
+from limtr.dropout import drop
+
 
 def masked_attention(
     query: torch.Tensor,
@@ -46,7 +48,12 @@ def masked_attention(
     # An all-masked row has no softmax; let it see everything and set the result to zero.
     mask = (allowed | ~sees_any).unsqueeze(1)
     queries, keys, values = (split_heads(x, num_heads).transpose(1, 2) for x in (query, key, value))
-    heads = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
+    if dropout > 0.0 and query.device.type == "cpu":
+        # No kernel of torch's drops weights on a CPU, and its fallback draws a random number for each.
+        logits = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-2, -1)
+        heads = drop(logits.masked_fill_(~mask, float("-inf")).softmax(dim=-1), dropout) @ values
+    else:
+        heads = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     joined = heads.transpose(1, 2).flatten(start_dim=2)
     return torch.where(sees_any, joined, 0.0)
 
@@ -72,7 +79,7 @@ def _gathered(
     logits = torch.einsum("bqhe,bqkhe->bqhk", queries, keys) / math.sqrt(queries.shape[-1])
     sees_any = seen.any(dim=-1, keepdim=True)
     logits = logits.masked_fill(~(seen | ~sees_any).unsqueeze(2), float("-inf"))
-    weights = functional.dropout(logits.softmax(dim=-1), dropout)
+    weights = drop(logits.softmax(dim=-1), dropout)
     joined = torch.einsum("bqhk,bqkhv->bqhv", weights.to(values.dtype), values).flatten(start_dim=2)
     return torch.where(sees_any, joined, 0.0)
 

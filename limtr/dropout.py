@@ -28,12 +28,17 @@ class Dropout(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features of any shape; zero with probability p in training, untouched otherwise."""
-        if not self.training or self.p == 0.0:
-            return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return nn.functional.dropout(x, self.p)
-        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
-        words = torch.empty(-(-x.numel() // _PER_WORD), dtype=torch.int64).random_(-(1 << 63), None)
-        draws = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = draws >= dropped - _LEVELS // 2
-        return x * (kept.to(x.dtype) * (_LEVELS / (_LEVELS - dropped)))
+        return drop(x, self.p) if self.training else x
+
+
+def drop(x: torch.Tensor, p: float) -> torch.Tensor:
+    """`x` with entries set to zero with probability `p` and the others scaled up, as `Dropout` does it in training."""
+    if p == 0.0:
+        return x
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return nn.functional.dropout(x, p)
+    dropped = min(round(p * _LEVELS), _LEVELS - 1)
+    words = torch.empty(-(-x.numel() // _PER_WORD), dtype=torch.int64).random_(-(1 << 63), None)
+    draws = words.view(torch.int16)[: x.numel()].view(x.shape)
+    kept = draws >= dropped - _LEVELS // 2
+    return x * (kept.to(x.dtype) * (_LEVELS / (_LEVELS - dropped)))
