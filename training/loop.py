@@ -149,7 +149,7 @@ class Trainer:
         self.device = device
         self.workers = workers
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=device.type == "cuda"
+            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.average = None if recipe.ema_decay is None else WeightAverage(self.model, recipe.ema_decay)
         self.position = Position()

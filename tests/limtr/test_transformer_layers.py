@@ -7,6 +7,9 @@ from torch import nn
 
 from limtr.decoder_layer import DecoderBranch
 from limtr.encoder import EncoderLayer
+from limtr.neighbors import Neighbors
+
+EVERYBODY = Neighbors(torch.arange(5).expand(2, 5, 5), torch.ones((2, 5, 5), dtype=torch.bool))
 
 
 class DropEverything(nn.Module):
@@ -31,18 +34,18 @@ def test_every_branch_of_a_decoder_layer_can_be_dropped() -> None:
 
 def test_every_branch_of_an_encoder_layer_can_be_dropped() -> None:
     torch.manual_seed(0)
-    layer = EncoderLayer(8, 2, 0.1, "dense", 5)
+    layer = EncoderLayer(8, 2, 0.1, "auto")
     layer.dropout = DropEverything()  # type: ignore[assignment]
     x = torch.randn(2, 5, 8)
-    found = layer(x, torch.randn(2, 5, 8), torch.ones((2, 5, 5), dtype=torch.bool))
+    found = layer(x, torch.randn(2, 5, 8), EVERYBODY)
     torch.testing.assert_close(found, layer.norm2(layer.norm1(x)))
 
 
 def test_the_hidden_layer_of_the_feed_forward_part_is_dropped_too() -> None:
     torch.manual_seed(0)
-    encoder, decoder = EncoderLayer(8, 2, 0.1, "dense", 5), DecoderBranch(8, 2, 0.1, "dense", is_first=False)
+    encoder, decoder = EncoderLayer(8, 2, 0.1, "auto"), DecoderBranch(8, 2, 0.1, "dense", is_first=False)
     x, allowed = torch.randn(2, 5, 8), torch.ones((2, 5, 5), dtype=torch.bool)
-    for layer, arguments, residuals in ((encoder, (x, x, allowed), 2), (decoder, (x, x, x, x, x, allowed, 5), 3)):
+    for layer, arguments, residuals in ((encoder, (x, x, EVERYBODY), 2), (decoder, (x, x, x, x, x, allowed, 5), 3)):
         widths: list[int] = []
         layer.dropout.register_forward_hook(lambda module, given, result, seen=widths: seen.append(result.shape[-1]))
         layer(*arguments)
