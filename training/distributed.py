@@ -119,9 +119,9 @@ def started_by_launcher() -> bool:
     return all(name in os.environ for name in LAUNCHER_VARIABLES)
 
 
-def restarted_by_launcher() -> bool:
-    """Whether torchrun started these processes again after one of them died (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def launcher_attempt() -> int:
+    """How often torchrun has started these processes again after one of them died (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def local_device(name: str, local_rank: int) -> torch.device:
@@ -155,8 +155,14 @@ def process_group(device_name: str, timeout_s: float) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     expected = Ranks(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"]), device=device, timeout_s=timeout_s)
+    timeout = datetime.timedelta(seconds=timeout_s)
     with naming_lost_ranks(expected, lambda: "at the start"):
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(seconds=timeout_s))
+        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
+        # torchrun's store outlives its restarts: in it lie the addresses of processes that died, under the same names.
+        store = dist.PrefixStore(f"attempt {launcher_attempt()}", store)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=count, timeout=timeout
+        )
     yield joined(device, timeout_s)
     # After an error the others may be gone, and there is nobody to say goodbye to.
     dist.destroy_process_group()

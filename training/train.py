@@ -25,10 +25,10 @@ from training.data import SelectedScenes, Selection, select, spread_rows
 from training.distributed import (
     ALONE,
     Ranks,
+    launcher_attempt,
     naming_lost_ranks,
     process_group,
     require_even_split,
-    restarted_by_launcher,
     started_by_launcher,
 )
 from training.loop import Trainer
@@ -154,7 +154,7 @@ def run(config: TrainConfig) -> int:
     if started_by_launcher():
         refuse_ray_options(config, "torchrun starts the processes already")
         with process_group(config.device, config.rank_timeout_s) as ranks:
-            config = replace(config, resume=config.resume or restarted_by_launcher())
+            config = replace(config, resume=config.resume or launcher_attempt() > 0)
             prepare_run_folder(config)
             return train(config, ranks)
     if config.num_workers:
