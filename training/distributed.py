@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from evaluation.scoring import choose_device
+from training.launcher import launcher_attempt
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun (and whoever starts processes as it does) tells each of them."""
 
 
 class RankLostError(OSError):
@@ -114,16 +114,6 @@ class Ranks:
 ALONE = Ranks()
 
 
-def started_by_launcher() -> bool:
-    """Whether torchrun (or its like) started this process as one of several, or as the one of a group of one."""
-    return all(name in os.environ for name in LAUNCHER_VARIABLES)
-
-
-def launcher_attempt() -> int:
-    """How often torchrun has started these processes again after one of them died (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
 def local_device(name: str, local_rank: int) -> torch.device:
     """The device of one of several ranks on a machine: a GPU of its own, or the CPU.
 
@@ -157,9 +147,9 @@ def process_group(device_name: str, timeout_s: float) -> Iterator[Ranks]:
     expected = Ranks(rank=int(os.environ["RANK"]), count=int(os.environ["WORLD_SIZE"]), device=device, timeout_s=timeout_s)
     timeout = datetime.timedelta(seconds=timeout_s)
     with naming_lost_ranks(expected, lambda: "at the start"):
-        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, count = next(rendezvous("env://", timeout=timeout))
         # torchrun's store outlives its restarts: in it lie the addresses of processes that died, under the same names.
-        store = dist.PrefixStore(f"attempt {launcher_attempt()}", store)
+        store = dist.PrefixStore(f"attempt {launcher_attempt()}", store)  # type: ignore[attr-defined]
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=count, timeout=timeout
         )

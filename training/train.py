@@ -25,12 +25,11 @@ from training.data import SelectedScenes, Selection, select, spread_rows
 from training.distributed import (
     ALONE,
     Ranks,
-    launcher_attempt,
     naming_lost_ranks,
     process_group,
     require_even_split,
-    started_by_launcher,
 )
+from training.launcher import launcher_attempt, launcher_name, note_launchers, started_by_launcher, was_begun_by
 from training.loop import Trainer
 from training.rank_random import seed_rank
 from training.run_lock import sole_writer
@@ -154,9 +153,14 @@ def run(config: TrainConfig) -> int:
     if started_by_launcher():
         refuse_ray_options(config, "torchrun starts the processes already")
         with process_group(config.device, config.rank_timeout_s) as ranks:
-            config = replace(config, resume=config.resume or launcher_attempt() > 0)
-            prepare_run_folder(config)
-            return train(config, ranks)
+            with naming_lost_ranks(ranks, lambda: "at the start"):
+                launchers = ranks.gathered(launcher_name())
+            with ranks.all_or_none():
+                # Only what this launch began: a first attempt that was refused must not pass as the next one.
+                again = launcher_attempt() > 0 and was_begun_by(config.out, launchers)
+                config = replace(config, resume=config.resume or again)
+                prepare_run_folder(config)
+            return train(config, ranks, launchers=launchers)
     if config.num_workers:
         from training.launch import train_on_ray
 
@@ -180,13 +184,14 @@ def refuse_ray_options(config: TrainConfig, why: str) -> None:
         raise ValueError(f"leave out {', '.join(given)}: {why}")
 
 
-def train(config: TrainConfig, ranks: Ranks, stop_file: Path | None = None) -> int:
+def train(config: TrainConfig, ranks: Ranks, stop_file: Path | None = None, *, launchers: Sequence[str] = ()) -> int:
     """Train as one of `ranks` on its device; the exit status as `run` says.
 
     Args:
         config: options; its run folder may be gone on with.
         ranks: this process among the others.
         stop_file: ends the training as an interrupt does, once it is there.
+        launchers: who started the ranks and may start them again; noted in the run folder.
 
     Raises:
         NotReadyError: options, data or checkpoint are not as they must be; alone, as that error says it.
@@ -203,6 +208,8 @@ def train(config: TrainConfig, ranks: Ranks, stop_file: Path | None = None) -> i
             if ranks.is_first:
                 stack.enter_context(sole_writer(config.out))
                 refuse_second_run(config)
+                if launchers:
+                    note_launchers(config.out, launchers)
         session = assemble(config, ranks, parts)
         trainer = session.trainer
         trainer.interrupt.stop_file = stop_file

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch.multiprocessing
 from torch.distributed import TCPStore
 
 from training.distributed import process_group
+from training.launcher import note_launchers, was_begun_by
 
 LIMIT_S = 150
 
@@ -41,3 +44,23 @@ def test_ranks_that_are_started_again_do_not_look_for_those_that_died(tmp_path: 
         process.kill()
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert found == {"0-0.txt": "1", "1-0.txt": "1", "0-1.txt": "21", "1-1.txt": "21"}
+
+
+def test_a_run_folder_knows_again_any_of_the_launchers_that_trained_there(tmp_path: Path) -> None:
+    assert not was_begun_by(tmp_path, ["a"])
+    note_launchers(tmp_path, ["a", "a", "b"])
+    assert was_begun_by(tmp_path, ["c", "b"])
+    assert not was_begun_by(tmp_path, ["c"])
+
+
+def test_the_name_of_a_launcher_is_the_same_for_its_processes_and_no_other_has_it(tmp_path: Path) -> None:
+    def names(count: int) -> list[str]:
+        """As children of one new process see it."""
+        child = "from training.launcher import launcher_name; print(launcher_name())"
+        code = f"import subprocess, sys\nfor _ in range({count}): subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+        return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+
+    one, again = names(2)
+    (other,) = names(1)
+    assert one == again
+    assert one != other

@@ -15,6 +15,8 @@ from tests.builders import tiny_scene
 from tests.evaluation.examples import write_dataset
 from tests.training.small import assert_same_tensors, small_config, small_intentions
 from training import train
+from training.distributed import ALONE
+from training.launcher import LAUNCHER_VARIABLES
 from training.loop import Trainer
 
 STEPS = ("--batch-size", "2", "--learning-rate", "1e-3", "--device", "cpu")
@@ -212,3 +214,25 @@ def test_initial_weights_of_another_architecture_warn(data: Path, tmp_path: Path
     )
     with pytest.warns(UserWarning, match=r"only \d+ of this model's \d+ tensors fit"):
         assert limtr_train(data, tmp_path / "run", "--steps", "1", "--init-from", str(tmp_path / "other")) == 0
+
+
+def test_a_launch_that_was_refused_is_refused_again_when_its_launcher_tries_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launched(launch: str, attempt: int, *options: str) -> int:
+        monkeypatch.setattr("training.train.launcher_name", lambda: launch)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        return limtr_train(data, tmp_path / "run", "--steps", "2", *options)
+
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr("training.train.process_group", lambda device, timeout_s: nullcontext(ALONE))
+    assert launched("first", 0) == 0
+    assert launched("first", 1) == 0  # one of its processes died: it goes on
+    for attempt in range(2):
+        capsys.readouterr()
+        assert launched("second", attempt) == 1
+        assert "already holds a run" in capsys.readouterr().err
+    assert launched("first", 2) == 0  # the other launch has not cost it the run
+    assert launched("second", 0, "--resume") == 0
+    assert launched("second", 1) == 0
