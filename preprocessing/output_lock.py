@@ -139,12 +139,14 @@ def _require_dead(out: Path, holder: dict[str, Any], stale_s: float) -> None:
 
 def _beat(out: Path, handle: int, token: str, stopped: threading.Event) -> None:
     count = 0
-    while not stopped.wait(BEAT_S) and holds(out, token):
+    while not stopped.wait(BEAT_S):
         count += 1
         try:
+            if not holds(out, token):
+                return
             _write(handle, token, count)
         except OSError:
-            continue  # a disk in trouble: the shards say it better, and the next beat tries again
+            continue  # a file system in trouble: the shards say it better, and the next beat tries again
 
 
 def _try_lock(handle: int) -> bool | None:

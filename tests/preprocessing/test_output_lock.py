@@ -158,6 +158,26 @@ def test_a_run_that_was_replaced_neither_writes_over_the_lock_nor_removes_it(
     assert holds(tmp_path, "foreign")
 
 
+def test_a_file_system_that_fails_for_a_moment_does_not_make_a_run_seem_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_lock, "BEAT_S", 0.02)
+    troubles, look, beaten = [errno.ESTALE, errno.EIO], output_lock._read, threading.Event()
+
+    def troubled(out: Path) -> dict[str, Any] | None:
+        if threading.current_thread() is not threading.main_thread() and troubles:
+            raise OSError(troubles.pop(), "a network file system has its moments")
+        holder = look(out)
+        if holder is not None and holder["beat"] > 0:
+            beaten.set()
+        return holder
+
+    monkeypatch.setattr(output_lock, "_read", troubled)
+    with only_run(tmp_path):
+        assert beaten.wait(20.0)
+    assert not troubles
+
+
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_a_shard_is_not_written_into_a_folder_that_is_no_longer_ours(
     tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
