@@ -51,8 +51,8 @@ def main() -> None:
     print("| training | type | steps | loss | gradient norm | weights | masks | time |\n|---|---|---|---|---|---|---|---|")
     for name, case in CASES.items():
         alone, found = timed(name, ALONE), together[name]
-        scale = max(float(value.abs().max()) for value in alone["state"].values())
-        weights = max(float((found["state"][key] - value).abs().max()) for key, value in alone["state"].items()) / scale
+        scale = max(float(value.abs().max()) for value in alone["weights"].values())
+        weights = max(float((found["weights"][key] - value).abs().max()) for key, value in alone["weights"].items()) / scale
         same = all(torch.equal(mask, found["masks"][key]) for key, mask in alone["masks"].items())
         masks = "none" if case.method is None else "equal" if same else "differ"
         losses, norms = (largest(found["steps"], alone["steps"], key) for key in ("loss", "grad_norm"))

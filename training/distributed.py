@@ -153,8 +153,12 @@ def process_group(device_name: str, timeout_s: float) -> Iterator[Ranks]:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=count, timeout=timeout
         )
-    yield joined(device, timeout_s)
-    # After an error the others may be gone, and there is nobody to say goodbye to.
+    try:
+        yield joined(device, timeout_s)
+    except NotReadyError:
+        # All ranks are here and know it. After another error they may be gone, and there is nobody to say goodbye to.
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
 
 

@@ -105,3 +105,26 @@ def test_where_nothing_else_is_left_a_damaged_checkpoint_says_so(tmp_path: Path)
     (latest / "training_state.safetensors").unlink()
     with pytest.raises(ValueError, match="no other one beside it: begin anew"):
         CheckpointStore.load_state(latest)
+
+
+def test_every_file_of_a_checkpoint_is_on_the_disk_before_the_checkpoint_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, model, state = saving(tmp_path, 1)
+    flushed: set[int] = set()
+    unflushed: dict[str, list[str]] = {}
+    flush, rename = os.fsync, os.replace
+
+    def flushing(handle: int) -> None:
+        flush(handle)
+        flushed.add(os.fstat(handle).st_ino)
+
+    def renaming(source: Path, target: Path) -> None:
+        if Path(source).is_dir():
+            unflushed[Path(target).name] = [file.name for file in Path(source).iterdir() if file.stat().st_ino not in flushed]
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    monkeypatch.setattr(os, "replace", renaming)
+    store.save(model, state)
+    assert unflushed == {"step-00000001": []}

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from training import train
 from training.distributed import ALONE
 from training.launcher import LAUNCHER_VARIABLES
 from training.loop import Trainer
+from training.run_lock import sole_writer
 
 STEPS = ("--batch-size", "2", "--learning-rate", "1e-3", "--device", "cpu")
 
@@ -236,3 +238,14 @@ def test_a_launch_that_was_refused_is_refused_again_when_its_launcher_tries_agai
     assert launched("first", 2) == 0  # the other launch has not cost it the run
     assert launched("second", 0, "--resume") == 0
     assert launched("second", 1) == 0
+
+
+def test_a_run_folder_that_another_training_writes_to_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "sole_writer", partial(sole_writer, wait_s=0.1))
+    with sole_writer(tmp_path):
+        assert limtr_train(data, tmp_path, "--steps", "1") == 1
+    assert "trains into it: wait for its end" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
+    assert limtr_train(data, tmp_path, "--steps", "1") == 0

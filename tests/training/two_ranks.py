@@ -116,6 +116,7 @@ def trained(case: Case, ranks: Ranks, *, steps: int | None = None) -> dict[str, 
     engine = None
     if case.method is not None:
         engine = sparse_core.sparsify(trainer.model, trainer.optimizer, case.method(), seed=3)
+    begun = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     numbers_of: list[dict[str, float]] = []
     read: list[list[tuple[int, bool]]] = []
     step = trainer._step
@@ -134,7 +135,9 @@ def trained(case: Case, ranks: Ranks, *, steps: int | None = None) -> dict[str, 
         "steps": numbers_of,
         "targets and LiDAR": read,
         "samples": trainer.position.samples,
-        "state": {name: value.clone() for name, value in trainer.model.state_dict().items()},
+        "begun": begun,
+        "weights": {name: value.detach().clone() for name, value in trainer.model.named_parameters()},
+        "buffers": {name: value.clone() for name, value in trainer.model.named_buffers()},
         "average": {} if trainer.average is None else trainer.average.average,
         "masks": {} if engine is None else {name: mask.clone() for name, mask in engine.masks.items()},
         "updates": 0 if engine is None else engine.updates,
