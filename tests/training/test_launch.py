@@ -45,6 +45,7 @@ def test_a_run_of_another_configuration_is_not_gone_on_with(
     words = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--steps", "1", "--batch-size", "2"]
     assert cli.main([*words, "--device", "cpu"]) == 0
     check_before_start(options(data, tmp_path / "run"))
+    monkeypatch.setattr(launch, "start_ray", lambda *arguments: pytest.fail("Ray was started before the options were compared"))
     for changed, message in (
         (["--learning-rate", "1"], r"was trained differently (learning_rate: was 0.0015, is 1.0)"),
         (["--steps", "2"], "was trained differently (steps: was 1, is 2)"),
