@@ -309,6 +309,21 @@ def test_a_full_disk_leaves_neither_shard_nor_sidecar(raw: Path, tmp_path: Path,
     assert len(SceneSource(out, "train")) == 4
 
 
+@pytest.mark.parametrize(("code", "attempts"), [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EIO, 4)])
+def test_a_full_disk_ends_the_run_and_another_error_costs_its_shard(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, attempts: int
+) -> None:
+    tried: set[str] = set()
+
+    def fail(writer: ShardWriter, scene: Any) -> None:
+        tried.add(str(writer.path))
+        raise OSError(code, os.strerror(code), str(writer.path))
+
+    monkeypatch.setattr(ShardWriter, "write", fail)
+    assert preprocess(raw, tmp_path / "out") == 1
+    assert len(tried) == attempts
+
+
 def test_a_shard_that_fails_lets_the_others_go_on(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = preprocess_task.process_shard
 
