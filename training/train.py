@@ -43,7 +43,7 @@ Part = TypeVar("Part", ViewConfig, LossConfig)
 
 def model_config(recipe: Recipe) -> ModelConfig:
     """The preset's model, reading LiDAR or not as the recipe says."""
-    config = {"tiny": tiny_preset, "mtr": mtr_preset, "limtr": limtr_preset}[recipe.preset]()
+    config = {"tiny": tiny_preset, "mtr": mtr_preset}.get(recipe.preset, limtr_preset)()
     if recipe.lidar and not config.view.use_lidar:
         raise ValueError(f"preset {recipe.preset!r} has no LiDAR encoder; use --preset limtr or tiny, or leave --lidar out")
     if not recipe.lidar and recipe.num_lidar_points is not None:
