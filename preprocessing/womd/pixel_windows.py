@@ -74,7 +74,8 @@ def pixels_in_windows(image: QuantisedImage, windows: list[PixelWindow]) -> tupl
         # Half a step of the range covers the rounding of the product that makes metres of it.
         near, far = max(math.ceil(window.near_m / unit - 0.5), 1), math.floor(window.far_m / unit + 0.5)
         found[window.rows, window.columns] |= (steps >= near) & (steps <= far)
-    rows, columns = np.nonzero(found)
+    # Over the flat image, and only the few that are found then split: several times as fast as over two axes.
+    rows, columns = np.divmod(np.flatnonzero(found), ranges.shape[1])
     return rows, columns
 
 

@@ -39,7 +39,7 @@ class _MissingNumbersError(RangeImageError):
 class QuantisedImage:
     """A decoded range image before it is scaled: pixels can be picked without converting all of them."""
 
-    values: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int64] | npt.NDArray[np.int32]
     """(C, H, W) multiples of the channel's precision; 0 is "nothing there"."""
     precision: npt.NDArray[np.float64]
     """(C,) unit of each channel."""
@@ -135,7 +135,7 @@ def _from_message(raw: bytes) -> QuantisedImage:
     message = PackedDeltaData()
     try:
         message.ParseFromString(raw)
-        residual = decode_signed(message.residual)
+        residual = decode_signed(message.residual)  # of 32 bits wherever no sum of them can need more
         runs = decode_varints(message.mask)
     except (DecodeError, VarintError) as error:
         raise RangeImageError(f"no DeltaEncodedData message under the zlib stream ({error})") from error
@@ -158,7 +158,7 @@ def _from_message(raw: bytes) -> QuantisedImage:
     if num_filled == total:
         flat = entries
     else:
-        flat = np.zeros(total, dtype=np.int64)
+        flat = np.zeros(total, dtype=entries.dtype)
         flat[np.repeat(np.arange(runs.size) % 2 == 0, runs.astype(np.int64))] = entries
     return QuantisedImage(values=flat.reshape(channels, height, width), precision=precision)
 
