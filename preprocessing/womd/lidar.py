@@ -248,8 +248,10 @@ def _posed(poses: Float, points: Float) -> Float:
     y, z = cos[:, 0] * y - sin[:, 0] * z, sin[:, 0] * y + cos[:, 0] * z
     x, z = cos[:, 1] * x + sin[:, 1] * z, cos[:, 1] * z - sin[:, 1] * x
     x, y = cos[:, 2] * x - sin[:, 2] * y, sin[:, 2] * x + cos[:, 2] * y
-    moved: Float = np.stack([x, y, z], axis=1) + poses[:, 3:]
-    return moved
+    moved = np.empty((3, len(points)))
+    for axis, turned in enumerate((x, y, z)):
+        np.add(turned, poses[:, 3 + axis], out=moved[axis])
+    return moved.T
 
 
 def _title(name: int) -> str:

@@ -51,8 +51,9 @@ class QuantisedImage:
 
     def pixels(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], num_channels: int) -> npt.NDArray[np.float64]:
         """(N, num_channels) the first channels of N pixels."""
-        picked: npt.NDArray[np.float64] = self.values[:num_channels, rows, columns].T * self.precision[:num_channels]
-        return picked
+        flat = self.values[:num_channels].reshape(num_channels, -1)
+        picked = flat.take(rows * self.values.shape[2] + columns, axis=1) * self.precision[:num_channels, None]
+        return picked.T
 
     def image(self) -> npt.NDArray[np.float64]:
         """(H, W, C) the whole image."""
