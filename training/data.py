@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from evaluation.scoring import SceneReader
 from limtr.batch import SceneBatch, collate
 from limtr.scene import IntArray, ObjectType, Scene
+from preprocessing.allocator import keep_freed_memory
 from preprocessing.shards import SceneEntry
 
 
@@ -91,6 +92,22 @@ def epoch_batches(num_scenes: int, batch_size: int, seed: int, epoch: int) -> li
     return [order[start : start + batch_size] for start in range(0, num_scenes, batch_size)]
 
 
+def rank_share(batches: Sequence[Sequence[int]], rank: int, world_size: int) -> list[list[int]]:
+    """What one of several processes reads of each batch: the shares of all ranks make up the batch, in order.
+
+    Every rank gets as many shares as there are batches, so that all take the same number of steps; in a last batch of fewer
+    scenes than ranks some shares are empty.
+
+    Raises:
+        ValueError: there is no such rank.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be 0 to {world_size - 1} (world size {world_size}), is {rank}")
+    return [
+        list(batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]) for batch in batches
+    ]
+
+
 class SelectedScenes(Dataset[Scene]):
     """The selected scenes with their kept targets; decoded scenes are remembered up to a size.
 
@@ -149,6 +166,11 @@ class _Collate:
         return collate(scenes, num_lidar_points=self.num_lidar_points)
 
 
+def _begin_worker(worker: int) -> None:
+    _leave_signals_to_parent(worker)
+    keep_freed_memory()
+
+
 def _leave_signals_to_parent(worker: int) -> None:
     # Ctrl-C, or a scheduler's SIGTERM, reaches the whole process group; without readers the parent could not finish its step.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -160,6 +182,8 @@ def load_batches(
 ) -> Iterator[SceneBatch]:
     """Read batches in order, in this process or in `workers` others.
 
+    Batches are lists of scenes, so that a resumed run gives those that are left; not one may be empty.
+
     Other processes start by forkserver: the reader's library has threads, which a forked child would not survive.
     """
     loader: DataLoader[Scene] = DataLoader(
@@ -168,7 +192,7 @@ def load_batches(
         collate_fn=_Collate(num_lidar_points),
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_begin_worker,
         pin_memory=pin_memory,
         # Its own generator: a loader draws a seed when it starts, and from the global one that would shift what dropout
         # draws in a run resumed within an epoch.

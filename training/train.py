@@ -129,10 +129,10 @@ def run(config: TrainConfig) -> int:
     prepare_run_folder(config)
     device = choose_device(config.device)
     recipe = config.recipe(on_cuda=device.type == "cuda")
-    source = SceneSource(config.data, "train")
     validation = validation_source(config.data)
     fingerprint = data_fingerprint(config.data)
     model = build_model(config, recipe)
+    source = SceneSource(config.data, "train", lidar_points=model.config.view.lidar_points_to_load)
     scenes = SelectedScenes(
         source, choose_targets(source, recipe), drop_vehicles=recipe.drop_vehicles, seed=recipe.seed,
         cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),

@@ -107,6 +107,22 @@ def test_round_trip_is_exact_but_for_the_lidar_precision(
     assert_same_scene(decode_scene(encode_scene(scene)), scene)
 
 
+def test_a_reader_can_ask_for_the_first_points_of_every_frame_only(tmp_path: Path) -> None:
+    scenes = [tiny_scene(seed) for seed in range(2)]
+    write_dataset(tmp_path, {("train", 0): scenes})
+    for number in (0, 2, 10_000):
+        for whole, short in zip(SceneSource(tmp_path, "train"), SceneSource(tmp_path, "train", lidar_points=number), strict=True):
+            assert whole.lidar is not None
+            assert short.lidar is not None
+            assert whole.lidar.count.max() > 2
+            np.testing.assert_array_equal(short.lidar.count, np.minimum(whole.lidar.count, number))
+            np.testing.assert_array_equal(short.lidar.count_in_box, whole.lidar.count_in_box)
+            for agent in range(len(whole.lidar.count)):
+                for frame in range(11):
+                    for ours, all_of_them in zip(short.lidar.frame(agent, frame), whole.lidar.frame(agent, frame), strict=True):
+                        np.testing.assert_array_equal(ours, all_of_them[:number])
+
+
 def with_crops(scene: Scene, points: list[list[float]], features: list[list[float]]) -> Scene:
     count = np.zeros((3, 11), dtype=np.int64)
     count[1, 4] = len(points)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from limtr.scene import ObjectType
 from preprocessing.shards import scene_entry
 from tests.builders import tiny_scene
-from training.data import SelectedScenes, _leave_signals_to_parent, epoch_batches, scene_bytes, select, spread_rows
+from training.data import SelectedScenes, _leave_signals_to_parent, epoch_batches, rank_share, scene_bytes, select, spread_rows
 
 SCENES = [tiny_scene(seed, num_tracks=6, num_targets=4) for seed in range(5)]
 INDEX = [scene_entry(scene, row) for row, scene in enumerate(SCENES)]
@@ -54,6 +54,28 @@ def test_an_epoch_visits_every_scene_once_in_an_order_of_its_own(number: int, si
     assert all(len(batch) == size for batch in batches[:-1])
     if number > 20:
         assert batches != epoch_batches(number, size, seed, epoch + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 7), st.integers(0, 9), st.data())
+def test_ranks_share_every_batch_with_no_sample_lost_or_doubled(
+    number: int, size: int, world_size: int, epoch: int, data: st.DataObject
+) -> None:
+    batches = epoch_batches(number, size, 3, epoch)
+    done = data.draw(st.integers(0, len(batches)))  # a run that stopped here goes on with the batches that are left
+    shares = [rank_share(batches, rank, world_size) for rank in range(world_size)]
+    assert all(rank_share(batches[done:], rank, world_size) == share[done:] for rank, share in enumerate(shares))
+    together = [[row for share in shares for row in share[step]] for step in range(len(batches))]
+    assert together == batches
+    assert sorted(row for batch in together for row in batch) == list(range(number))
+    lengths = [[len(share[step]) for share in shares] for step in range(len(batches))]
+    assert all(max(each) - min(each) <= 1 for each in lengths)
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(2, 2), (-1, 4), (0, 0)])
+def test_a_rank_that_does_not_exist_is_refused(rank: int, world_size: int) -> None:
+    with pytest.raises(ValueError, match="rank must be"):
+        rank_share([[0, 1]], rank, world_size)
 
 
 def test_selected_scenes_hold_the_kept_targets_only_and_remember_within_bounds() -> None:
