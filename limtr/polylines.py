@@ -23,19 +23,21 @@ def polyline_tensor(scene: Scene) -> tuple[FloatArray, BoolArray]:
         (P, 20) mask of real points.
     """
     points = scene.map_points_m
-    step = np.zeros_like(points)
-    step[1:] = points[1:] - points[:-1]
+    rows = np.zeros((len(points), len(POLYLINE_FIELDS)), dtype=np.float32)
+    rows[:, :3] = points
+    step = rows[:, 3:6]
+    np.subtract(points[1:], points[:-1], out=step[1:])
     starts = np.cumsum(scene.feature_length) - scene.feature_length
     step[starts[scene.feature_length > 0]] = 0.0
     length = np.linalg.norm(step, axis=-1, keepdims=True)
-    direction = step / np.maximum(length, _SHORTEST_STEP_M)
-    kind = np.repeat(scene.feature_type, scene.feature_length)[:, None]
+    step /= np.maximum(length, _SHORTEST_STEP_M)
+    rows[:, 6] = np.repeat(scene.feature_type, scene.feature_length)
 
     mask = np.arange(POINTS_PER_POLYLINE) < scene.polyline_length[:, None]
-    polylines = np.zeros((*mask.shape, len(POLYLINE_FIELDS)), dtype=np.float32)
+    polylines = np.zeros((mask.size, len(POLYLINE_FIELDS)), dtype=np.float32)
     # Pieces follow one another as the points do, so the mask's row-major order is the points' own order.
-    polylines[mask] = np.concatenate((points, direction, kind), axis=-1)
-    return polylines, mask
+    polylines[np.flatnonzero(mask)] = rows
+    return polylines.reshape(*mask.shape, len(POLYLINE_FIELDS)), mask
 
 
 def polyline_feature(scene: Scene) -> IntArray:
@@ -46,7 +48,10 @@ def polyline_feature(scene: Scene) -> IntArray:
     num_features = scene.feature_length.shape[0]
     feature = np.repeat(np.arange(num_features), scene.feature_length)
     polyline = np.repeat(np.arange(scene.polyline_length.shape[0]), scene.polyline_length)
-    pair, count = np.unique(polyline * num_features + feature, return_counts=True)
+    points = polyline * num_features + feature
+    # Both rise from point to point, so that equal pairs stand together: no need to sort.
+    first = np.flatnonzero(np.diff(points, prepend=-1))
+    pair, count = points[first], np.diff(first, append=len(points))
     # By polyline, then by falling count; the sort is stable, so the earlier feature stays in front.
     order = np.lexsort((-count, pair // max(num_features, 1)))
     _, first = np.unique(pair[order] // max(num_features, 1), return_index=True)
