@@ -53,13 +53,19 @@ def main() -> int:
         memory.append(_resident_bytes())
     read_ms, collate_ms = 1e3 * parts / (epochs * len(scenes))
     points = 0 if batch.lidar_mask is None else int(batch.lidar_mask.sum())
-    print(f"{len(scenes)} scenes, {chosen.num_targets} targets, last batch of {len(batch.scenario_ids)}: "
-          f"{tuple(batch.track_states.shape)} states, {tuple(batch.polylines.shape)} polylines, {points} LiDAR points")  # fmt: skip
-    print(f"one core: median {1e3 * float(np.median(rates)):.2f} ms a scene (fastest epoch {1e3 * min(rates):.2f}); "
-          f"mean {read_ms:.2f} read and decoded, {collate_ms:.2f} collated")  # fmt: skip
+    print(
+        f"{len(scenes)} scenes, {chosen.num_targets} targets, last batch of {len(batch.scenario_ids)}: "
+        f"{tuple(batch.track_states.shape)} states, {tuple(batch.polylines.shape)} polylines, {points} LiDAR points"
+    )
+    print(
+        f"one core: median {1e3 * float(np.median(rates)):.2f} ms a scene (fastest epoch {1e3 * min(rates):.2f}); "
+        f"mean {read_ms:.2f} read and decoded, {collate_ms:.2f} collated"
+    )
     settled = memory[len(memory) // 4]
-    print(f"memory: {settled / MB:.0f} MB after {len(memory) // 4 + 1} epochs, {memory[-1] / MB:.0f} MB after {epochs}; "
-          f"largest ever {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")  # fmt: skip
+    print(
+        f"memory: {settled / MB:.0f} MB after {len(memory) // 4 + 1} epochs, {memory[-1] / MB:.0f} MB after {epochs}; "
+        f"largest ever {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+    )
     for workers in (1, 2):
         count = SCENES_A_WORKER * workers
         rows = [row for epoch in range(-(-count // len(scenes))) for row in epoch_batches(len(scenes), BATCH_SIZE, 0, epoch)]

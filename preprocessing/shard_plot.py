@@ -42,6 +42,7 @@ def _histogram(axes: Any, values: Mapping[str, list[int]], title: str) -> None:
     axes.hist(list(values.values()), bins=edges, label=list(values), stacked=True)
     axes.set_xlabel(title)
     axes.set_ylabel("scenes")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     if len(values) > 1:
         axes.legend(frameon=False)
 
@@ -54,6 +55,7 @@ def _targets(axes: Any, splits: Mapping[str, ShardStatistics]) -> None:
         axes.bar_label(bars, [f"{count}\n{name}" for count in counts], fontsize=8)
     axes.set_xticks(np.arange(3) + width * (len(splits) - 1) / 2, [kind.name.lower() for kind in PREDICTED_TYPES])
     axes.set_ylabel("tracks to predict")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.margins(y=0.2)
 
 

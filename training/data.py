@@ -103,9 +103,7 @@ def rank_share(batches: Sequence[Sequence[int]], rank: int, world_size: int) -> 
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank must be 0 to {world_size - 1} (world size {world_size}), is {rank}")
-    return [
-        list(batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]) for batch in batches
-    ]
+    return [list(batch[len(batch) * rank // world_size : len(batch) * (rank + 1) // world_size]) for batch in batches]
 
 
 class SelectedScenes(Dataset[Scene]):

@@ -123,7 +123,9 @@ def _candidates(scans: list[LaserScan], center_m: Float, radius_m: Float) -> _Fr
             place = (rows.astype(np.uint64) << np.uint64(16)) | columns.astype(np.uint64)
             pixel.append(place | np.uint64((2 * scan.name + index) << 32))
     # Axis after axis in memory: what follows asks all points for one coordinate at a time.
-    return _FramePoints(xyz=np.asfortranarray(np.concatenate(xyz)), features=np.concatenate(features), pixel=np.concatenate(pixel))
+    return _FramePoints(
+        xyz=np.asfortranarray(np.concatenate(xyz)), features=np.concatenate(features), pixel=np.concatenate(pixel)
+    )
 
 
 def _crop(

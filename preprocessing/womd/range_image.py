@@ -52,8 +52,11 @@ class QuantisedImage:
     def pixels(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], num_channels: int) -> npt.NDArray[np.float64]:
         """(N, num_channels) the first channels of N pixels."""
         flat = self.values[:num_channels].reshape(num_channels, -1)
-        picked = flat.take(rows * self.values.shape[2] + columns, axis=1) * self.precision[:num_channels, None]
-        return picked.T
+        picked: npt.NDArray[np.float64] = (
+            flat.take(rows * self.values.shape[2] + columns, axis=1) * self.precision[:num_channels, None]
+        )
+        columns_first: npt.NDArray[np.float64] = picked.T
+        return columns_first
 
     def image(self) -> npt.NDArray[np.float64]:
         """(H, W, C) the whole image."""

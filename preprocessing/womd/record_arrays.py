@@ -18,7 +18,7 @@ from preprocessing.womd import schema
 from preprocessing.womd.fields import UnusualError, after_field, after_length, length_prefix, top_fields
 from preprocessing.womd.layouts import Layout, layout_of, varint_values
 from preprocessing.womd.map_features import POINT_READER, MapFeatures, feature_kind, feature_points, read_map
-from preprocessing.womd.runs import Runs, find_runs
+from preprocessing.womd.runs import find_runs
 from preprocessing.womd.wire import PartReader
 
 Float64Array = npt.NDArray[np.float64]
@@ -35,18 +35,21 @@ _Run = tuple[int, int, int]
 _Owner = tuple[_Run | None, int, int]
 """A track, step or feature of the record: the run that was cut out of it, and where it stands."""
 
-_POINTS_OF_FEATURE = {3 << 3 | 2: 8 << 3 | 2, 4 << 3 | 2: 2 << 3 | 2, 5 << 3 | 2: 2 << 3 | 2,
-                      7 << 3 | 2: 2 << 3 | 2, 8 << 3 | 2: 1 << 3 | 2, 9 << 3 | 2: 1 << 3 | 2, 10 << 3 | 2: 1 << 3 | 2}  # fmt: skip
-"""Tag of the kind of feature -> tag of its points: lane, road line, road edge, stop sign, crosswalk, speed bump, driveway."""
+_LANE, _STOP_SIGN = 3 << 3 | 2, 7 << 3 | 2
+_POINTS_OF_FEATURE = {
+    _LANE: 8 << 3 | 2, 4 << 3 | 2: 2 << 3 | 2, 5 << 3 | 2: 2 << 3 | 2, _STOP_SIGN: 2 << 3 | 2,
+    8 << 3 | 2: 1 << 3 | 2, 9 << 3 | 2: 1 << 3 | 2, 10 << 3 | 2: 1 << 3 | 2,
+}  # fmt: skip
+"""Tag of the kind of feature -> tag of its points: lane, road line and edge, stop sign, crosswalk, speed bump, driveway."""
 _POINT_TAGS = tuple(set(_POINTS_OF_FEATURE.values()))
-_STOP_SIGN = 7 << 3 | 2
-
 
 _POINT_LAYOUT = layout_of(schema.MapPoint.DESCRIPTOR.fields)
 
 
 def _light_layout(lane_bytes: int) -> Layout:
-    lane, state, stop = (schema.TrafficSignalLaneState.DESCRIPTOR.fields_by_name[name] for name in ("lane", "state", "stop_point"))
+    lane, state, stop = (
+        schema.TrafficSignalLaneState.DESCRIPTOR.fields_by_name[name] for name in ("lane", "state", "stop_point")
+    )
     highest = max(value.number for value in state.enum_type.values)
     return Layout().varint(lane, lane_bytes).varint(state, 1, highest=highest).part(stop, _POINT_LAYOUT)
 
@@ -213,7 +216,7 @@ def _collect_states(cut: _Cut, message: Any) -> tuple[IntArray, Float64Array]:
     table = np.zeros((cut.states.num_places, len(STATE_READER.names)))
     for layout, (where, start) in zip(STATE_READER.layouts, cut.states.parts, strict=True):
         STATE_READER.fill(table, where, layout, cut.view, start)
-    rows, slow = _Rows(len(table)), []
+    rows, slow = _Rows(len(table)), list[bytes]()
     for track, (run, begin, end) in zip(message.tracks, cut.owners[_TRACKS], strict=True):
         if track.states:
             parts = _state_parts(schema.Track.FromString(cut.data[begin:end]))
@@ -254,8 +257,8 @@ def _collect_features(cut: _Cut, message: Any) -> MapFeatures:
     ((where, start),) = cut.points.parts
     table = np.empty((len(where), 3))
     POINT_READER.fill(table, where, _POINT_LAYOUT, cut.view, start)
-    rows, slow = _Rows(len(table)), []
-    kinds, ids = [], []
+    rows, slow = _Rows(len(table)), list[bytes]()
+    kinds, ids = list[int](), list[int]()
     for feature, (run, begin, end) in zip(message.map_features, cut.owners[_FEATURES], strict=True):
         kind, has_points = feature_kind(feature)
         if has_points:

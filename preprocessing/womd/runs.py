@@ -9,7 +9,6 @@ import numpy as np
 
 from preprocessing.womd.layouts import Bytes, Layout, Places
 
-
 _PIECE = 2**15
 _HEADER = 2
 """Bytes before a part that is a repeated field: its tag and its length."""
@@ -74,7 +73,8 @@ def _headers(data: Bytes, region: tuple[int, int], tags: Sequence[int], sizes: S
     wanted = tag == tags[0]
     for other in tags[1:]:
         wanted |= tag == other
-    return place[wanted]
+    chosen: Places = place[wanted]
+    return chosen
 
 
 def _chain(place: Places, after: Places) -> dict[int, tuple[int, int, int]]:

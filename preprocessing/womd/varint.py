@@ -70,7 +70,8 @@ def decode_signed(data: bytes) -> Signed | npt.NDArray[np.int32]:
     # Sums stay below the largest number of a byte times their count, and what the longer ones add (in floats: no overflow).
     largest_sum = (_MORE // 2) * last.size + float(np.abs(others.astype(np.float64)).sum())
     small = (last >> 1 ^ -(last & 1)).view(np.int8)
-    values = small.astype(np.int64 if largest_sum >= 2**31 else np.int32)
+    values: Signed | npt.NDArray[np.int32]
+    values = small.astype(np.int64) if largest_sum >= 2**31 else small.astype(np.int32)
     values[place] = others
     return values
 

@@ -111,7 +111,9 @@ def test_a_reader_can_ask_for_the_first_points_of_every_frame_only(tmp_path: Pat
     scenes = [tiny_scene(seed) for seed in range(2)]
     write_dataset(tmp_path, {("train", 0): scenes})
     for number in (0, 2, 10_000):
-        for whole, short in zip(SceneSource(tmp_path, "train"), SceneSource(tmp_path, "train", lidar_points=number), strict=True):
+        for whole, short in zip(
+            SceneSource(tmp_path, "train"), SceneSource(tmp_path, "train", lidar_points=number), strict=True
+        ):
             assert whole.lidar is not None
             assert short.lidar is not None
             assert whole.lidar.count.max() > 2

@@ -51,7 +51,8 @@ def nested(field: int, body: bytes, padding: int = 0) -> bytes:
 # Fields of later versions of the format, of every wire type; and numbers that look like states and points.
 unknown = st.sampled_from(
     [
-        integer(15, 300), number(14, 1.0), number(15, 1.0, "<f"), nested(13, b"\x1a\x0b" * 9), integer(700, 5), nested(901, b"x"),
+        integer(15, 300), number(14, 1.0), number(15, 1.0, "<f"), nested(13, b"\x1a\x0b" * 9), integer(700, 5),
+        nested(901, b"x"),
         varint(12 << 3 | 3) + integer(1, 7) + varint(12 << 3 | 4),  # a group
     ]
 )  # fmt: skip
@@ -168,7 +169,7 @@ def test_a_damaged_record_is_read_or_refused_as_protobuf_does(data: st.DataObjec
 
 def test_a_usual_record_leaves_nothing_for_protobuf(monkeypatch: pytest.MonkeyPatch) -> None:
     (_, data), *_ = iter_records(GOLDEN_CROPS)
-    data = b"".join((data, small_scenario().SerializeToString()))  # the first record's tracks are of another writer
+    data += small_scenario().SerializeToString()  # further tracks, features and steps of the same record
 
     def never(part: Any) -> Any:
         raise AssertionError("read one by one")
