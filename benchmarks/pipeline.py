@@ -115,7 +115,8 @@ def measure(files: list[Path], lidar_folder: Path | None, wanted: int) -> None:
     number = writer.rows
     with_lidar = sum(entry.has_lidar for entry in writer.entries)
     print(
-        f"{number} scenes, {with_lidar} with LiDAR: {number / spent:.1f} scenes a second and core ({1e3 * spent / number:.1f} ms each)"
+        f"{number} scenes, {with_lidar} with LiDAR: {number / spent:.1f} scenes a second and core "
+        f"({1e3 * spent / number:.1f} ms each)"
     )
     for name, seconds in sorted(
         [*stages.items(), ("everything else", spent - sum(stages.values()))], key=lambda item: -item[1]

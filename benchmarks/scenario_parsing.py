@@ -108,7 +108,8 @@ def main() -> int:
             shape = plain["states"].shape
             print(
                 f"{file.name} {message.scenario_id}: {len(data) / 1e6:.2f} MB, {shape[0]} tracks x {shape[1]} steps "
-                f"({plain['states'][..., 9].mean():.0%} valid), {len(plain['points_m'])} map points, {len(plain['lights'])} lights"
+                f"({plain['states'][..., 9].mean():.0%} valid), {len(plain['points_m'])} map points, "
+                f"{len(plain['lights'])} lights"
             )
         walk, quick, short, slow_scene, scene = 1e3 * np.median(whole, axis=0)
         ratio = whole[:, 0] / whole[:, 1]
@@ -117,7 +118,8 @@ def main() -> int:
             f"({np.percentile(ratio, 10):.1f} to {np.percentile(ratio, 90):.1f}), equal arrays"
         )
         print(
-            f"  a walk that leaves invalid states zero: {short:.2f} ms, ours {np.median(whole[:, 2] / whole[:, 1]):.1f} times as fast"
+            f"  a walk that leaves invalid states zero: {short:.2f} ms, "
+            f"ours {np.median(whole[:, 2] / whole[:, 1]):.1f} times as fast"
         )
         print(f"  to a checked Scene: from the message {slow_scene:.2f} ms, from the bytes {scene:.2f} ms")
     return 0

@@ -197,11 +197,13 @@ def _padded_lidar(
     counts = [np.zeros((0, NUM_HISTORY_STEPS), np.int64) if crop is None else crop.count for crop in crops]
     largest = max(1, *(int(count.max(initial=0)) for count in counts))
     num_points = largest if limit is None else min(largest, limit)
-    points = np.zeros((num_centers, NUM_HISTORY_STEPS, num_points, 3 + len(LIDAR_FEATURES)), dtype=np.float32)
+    # Most places get a point: only those without one are set to zero below.
+    points = np.empty((num_centers, NUM_HISTORY_STEPS, num_points, 3 + len(LIDAR_FEATURES)), dtype=np.float32)
     mask = np.zeros((num_centers, NUM_HISTORY_STEPS, num_points), dtype=np.bool_)
     row = 0
     for crop, chosen in zip(crops, targets, strict=True):
         if crop is None:
+            points[row : row + len(chosen)] = 0.0
             row += len(chosen)
             continue
         # Stored points follow (agent, frame): each frame is one piece to copy, which is faster than placing point by point.
@@ -211,6 +213,7 @@ def _padded_lidar(
         for agent in chosen.tolist():
             for frame in range(NUM_HISTORY_STEPS):
                 number = taken[agent][frame]
+                points[row, frame, number:] = 0.0
                 if number:
                     piece = slice(starts[agent][frame], starts[agent][frame] + number)
                     points[row, frame, :number, :3] = crop.points_m[piece]

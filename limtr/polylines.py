@@ -22,15 +22,17 @@ def polyline_tensor(scene: Scene) -> tuple[FloatArray, BoolArray]:
         (P, 20, 7) `POLYLINE_FIELDS`: metres in the scene frame, unit vectors, the feature's type id as it is; and the
         (P, 20) mask of real points.
     """
-    points = scene.map_points_m
-    rows = np.zeros((len(points), len(POLYLINE_FIELDS)), dtype=np.float32)
-    rows[:, :3] = points
-    step = rows[:, 3:6]
-    np.subtract(points[1:], points[:-1], out=step[1:])
+    # Axis after axis in memory, which NumPy walks several times as fast as rows of three.
+    points = np.ascontiguousarray(scene.map_points_m.T)
+    step = np.zeros_like(points)
+    np.subtract(points[:, 1:], points[:, :-1], out=step[:, 1:])
     starts = np.cumsum(scene.feature_length) - scene.feature_length
-    step[starts[scene.feature_length > 0]] = 0.0
-    length = np.linalg.norm(step, axis=-1, keepdims=True)
+    step[:, starts[scene.feature_length > 0]] = 0.0
+    length = np.sqrt(step[0] * step[0] + step[1] * step[1] + step[2] * step[2])
     step /= np.maximum(length, _SHORTEST_STEP_M)
+    rows = np.empty((points.shape[1], len(POLYLINE_FIELDS)), dtype=np.float32)
+    for axis in range(3):
+        rows[:, axis], rows[:, 3 + axis] = points[axis], step[axis]
     rows[:, 6] = np.repeat(scene.feature_type, scene.feature_length)
 
     mask = np.arange(POINTS_PER_POLYLINE) < scene.polyline_length[:, None]

@@ -230,7 +230,7 @@ def _lidar_from_example(example: Mapping[str, Any], most: int | None) -> LidarCr
     )
     features = np.empty((len(points), 3), dtype=np.float32)
     features[:, 0] = _multiples(range_unit, "u2")[channels[0]]
-    features[:, 1:] = np.stack(channels[1:], axis=-1)
+    features[:, 1], features[:, 2] = channels[1:]
     return LidarCrops(
         # As unsigned numbers, so that they are places in the table.
         points_m=_multiples(point_unit, "i2")[np.ascontiguousarray(points).view(np.uint16)],
