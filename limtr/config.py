@@ -242,8 +242,11 @@ class ModelConfig:
     """Modes kept after non-maximum suppression."""
     nms_distance_m: tuple[float, float, float] = (2.5, 2.5, 2.5)
     """End points nearer than this are one mode: vehicles, pedestrians, cyclists."""
-    mode_scores: Literal["query", "mass"] = "query"
-    """A mode's score: the probability of its own query (MTR), or of all queries that end nearer to it than to other modes."""
+    mode_averaging: int = 0
+    """Rounds in which a mode moves to the mean of the queries that are nearest to it; 0: modes are queries (MTR)."""
+    mode_scores: Literal["query", "mass", "risk"] = "query"
+    """A mode's score: the probability of its own query (MTR), or of all queries that are nearest to it ("mass"); with "risk"
+    the largest of these goes to the mode with the least expected displacement."""
     attention: Literal["dense", "gathered"] = "dense"
     """How sparse attention is computed; the results are the same."""
 
@@ -258,8 +261,11 @@ class ModelConfig:
             raise ValueError(f"decoder.kinematic_paths needs 29 channels, num_agent_channels is {self.num_agent_channels}")
         if len(self.nms_distance_m) != 3 or min(self.nms_distance_m) < 0:
             raise ValueError(f"nms_distance_m must be three distances of at least 0, is {self.nms_distance_m}")
-        if self.mode_scores not in ("query", "mass"):
-            raise ValueError(f"mode_scores must be 'query' or 'mass', is {self.mode_scores!r}")
+        if self.mode_scores not in ("query", "mass", "risk"):
+            raise ValueError(f"mode_scores must be 'query', 'mass' or 'risk', is {self.mode_scores!r}")
+        _at_least(0, mode_averaging=self.mode_averaging)
+        if self.mode_averaging and self.mode_scores == "query":
+            raise ValueError("mode_averaging makes modes that are no queries: score them by 'mass' or 'risk'")
         if self.attention not in ("dense", "gathered"):
             raise ValueError(f"attention must be 'dense' or 'gathered', is {self.attention!r}")
         if self.view.use_lidar != (self.encoder.lidar is not None):
@@ -328,5 +334,6 @@ def tiny() -> ModelConfig:
             kinematic_paths=True,
         ),
         loss=LossConfig(classification_weight=100.0),
-        mode_scores="mass",
+        mode_averaging=2,
+        mode_scores="risk",
     )

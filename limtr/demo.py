@@ -31,7 +31,7 @@ def steps(config: DemoConfig) -> list[list[str]]:
     seed = ["--seed", str(config.seed)]
     scenes = "20" if config.quick else "160"
     licence = ["--licence", "none: simulated scenes"]
-    length = ["--epochs", "12", "--minutes", "0.5" if config.quick else "4"]
+    length = ["--epochs", "12", "--minutes", "0.5"] if config.quick else ["--epochs", "24", "--minutes", "4"]
     return [
         ["synthesize", "--scenes", scenes, *seed, "--out", raw],
         ["preprocess", "--input", raw, "--out", shards, "--points", "512"],

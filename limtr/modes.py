@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 
@@ -47,23 +49,50 @@ def select_modes(
     return trajectories.gather(1, index), scores.gather(1, chosen)
 
 
-def mass_scores(
-    modes: torch.Tensor, trajectories: torch.Tensor, probabilities: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score modes by what they stand for: every query gives its probability to the mode whose end point is nearest to its own.
+def displacement(trajectories: torch.Tensor, modes: torch.Tensor) -> torch.Tensor:
+    """(C, Q, K) mean distance between the paths of queries (C, Q, T, F) and modes (C, K, T, F), F starting with x, y."""
+    apart = [(trajectories[..., :2] - modes[:, k, None, :, :2]).norm(dim=-1).mean(dim=-1) for k in range(modes.shape[1])]
+    return torch.stack(apart, dim=-1)
 
-    One of many queries around the likeliest place is itself not likely; all of them together are.
+
+def average_modes(modes: torch.Tensor, trajectories: torch.Tensor, probabilities: torch.Tensor, rounds: int) -> torch.Tensor:
+    """Move every mode to the mean of the queries that are nearer to it than to other modes, weighted by probability.
+
+    Steps of k-means: a mode then stands in the middle of the futures that it speaks for, instead of at the likeliest one.
+
+    Args:
+        modes: (C, K, T, F) to begin with.
+        trajectories: (C, Q, T, F) all queries.
+        probabilities: (C, Q) theirs.
+        rounds: how often; 0 leaves the modes as they are.
+    """
+    for _ in range(rounds):
+        nearest = displacement(trajectories, modes).argmin(dim=-1)
+        weight = torch.nn.functional.one_hot(nearest, modes.shape[1]).to(probabilities.dtype) * probabilities.unsqueeze(-1)
+        mass = weight.sum(dim=1)[:, :, None, None]
+        mean = torch.einsum("cqk,cqtf->cktf", weight, trajectories) / mass.clamp(min=1e-12)
+        modes = torch.where(mass > 1e-9, mean, modes)
+    return modes
+
+
+def rescore_modes(
+    modes: torch.Tensor, trajectories: torch.Tensor, probabilities: torch.Tensor, by: Literal["mass", "risk"]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score modes by all queries, not by one: of many queries around a likely place, none is likely by itself.
 
     Args:
         modes: (C, K, T, F) the modes that were selected, F starting with x, y.
         trajectories: (C, Q, T, F) all queries.
         probabilities: (C, Q) theirs.
+        by: "mass": every query gives its probability to the mode whose path is nearest. "risk": the same masses, but the
+            largest goes to the mode with the least expected displacement, and so on: the first mode is the best guess.
 
     Returns:
         The modes and their scores (C, K), the largest score first; scores sum to those of the queries.
     """
-    distance = torch.cdist(trajectories[:, :, -1, :2], modes[:, :, -1, :2], compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = distance.argmin(dim=-1)
-    scores = torch.zeros_like(probabilities[:, : modes.shape[1]]).scatter_add(1, nearest, probabilities)
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    return modes.gather(1, order[:, :, None, None].expand_as(modes)), scores.gather(1, order)
+    apart = displacement(trajectories, modes)
+    mass = torch.zeros_like(probabilities[:, : modes.shape[1]]).scatter_add(1, apart.argmin(dim=-1), probabilities)
+    rank = mass if by == "mass" else -(apart * probabilities.unsqueeze(-1)).sum(dim=1)
+    order = rank.argsort(dim=-1, descending=True, stable=True)
+    scores = mass.sort(dim=-1, descending=True).values
+    return modes.gather(1, order[:, :, None, None].expand_as(modes)), scores

@@ -21,7 +21,7 @@ from limtr.decoder import DecoderOutputs, MotionDecoder
 from limtr.encoder import ContextEncoder
 from limtr.intentions import check_intentions
 from limtr.model_files import find_model_folder, read_model, read_weights, require_same_architecture, write_model
-from limtr.modes import mass_scores, select_modes
+from limtr.modes import average_modes, rescore_modes, select_modes
 from limtr.prediction import Prediction, ScenePrediction
 from limtr.reference import is_reference_state, our_names
 from limtr.scene import PREDICTED_TYPES, FloatArray, ObjectType, Scene
@@ -79,8 +79,9 @@ class MotionPredictor(nn.Module):
         `distance_m` of non-maximum suppression: one, or (C,) one per agent.
         """
         modes, scores = select_modes(trajectories, probabilities, self.config.num_modes, distance_m)
-        if self.config.mode_scores == "mass":
-            modes, scores = mass_scores(modes, trajectories, probabilities)
+        if self.config.mode_scores != "query":
+            modes = average_modes(modes, trajectories, probabilities, self.config.mode_averaging)
+            modes, scores = rescore_modes(modes, trajectories, probabilities, self.config.mode_scores)
         return Prediction(trajectories=modes, scores=scores)
 
     @overload

@@ -91,6 +91,8 @@ def _threshold_by_halves(scores: Tensor, candidates: Tensor, count: int, smalles
 
 def _threshold_by_window(scores: Tensor, candidates: Tensor, count: int, smallest: bool) -> tuple[int, int, int, int] | None:
     """The same from one pass: a sample says around which key to count. None where it misled or a score is not finite."""
+    if not torch.isfinite(scores.sum()).tolist():
+        return None  # some score is not finite, if only of no candidate, or the sum is too large: the other way counts them
     stride = (len(scores) // _SAMPLE) | 1
     some = candidates[::stride].contiguous()
     sampled = torch.cat([made for _, made in _keys(scores[::stride].contiguous(), some, smallest, _FIRST_FINITE_BIN)])
@@ -106,9 +108,6 @@ def _threshold_by_window(scores: Tensor, candidates: Tensor, count: int, smalles
     below, above = base - 1 - _SPREAD, base + _WINDOW + _SPREAD
     places = torch.empty(len(scores), dtype=torch.int32)
     for piece, made in _keys(scores, candidates, smallest, _FIRST_FINITE_BIN):
-        low, high = torch.aminmax(made)
-        if number(low) < lowest_finite or number(high) >= 0x7F800000:
-            return None
         torch.minimum(torch.maximum(made, below[: len(made)], out=made), above[: len(made)], out=places[piece])
     counts = torch.bincount(places.sub_(base - _SPREADS), minlength=_WINDOW + 2 * _SPREADS)
     inside, need = counts[_SPREADS:-_SPREADS], count - number(counts[-_SPREADS:].sum())

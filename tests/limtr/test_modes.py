@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limtr.modes import mass_scores, select_modes
+from limtr.modes import average_modes, displacement, rescore_modes, select_modes
 
 
 def ending_at(xs: list[list[float]]) -> torch.Tensor:
@@ -74,25 +74,56 @@ def test_against_a_plain_restatement(seed: int, distance: float) -> None:
     torch.testing.assert_close(kept[0], trajectories[0, expected], rtol=0, atol=0)
 
 
-def test_a_mode_is_worth_all_queries_that_end_nearest_to_it() -> None:
+def test_a_mode_is_worth_all_queries_that_are_nearest_to_it() -> None:
     queries = ending_at([[0.0, 10.0, 10.5, 9.5, 20.0]])
     probabilities = torch.tensor([[0.3, 0.2, 0.2, 0.2, 0.1]])
     modes, own = select_modes(queries, probabilities, 3, 2.5)
     assert modes[0, :, -1, 0].tolist() == [0.0, 10.0, 20.0]
     torch.testing.assert_close(own, torch.tensor([[0.3, 0.2, 0.1]]))
-    modes, mass = mass_scores(modes, queries, probabilities)
+    modes, mass = rescore_modes(modes, queries, probabilities, "mass")
     assert modes[0, :, -1, 0].tolist() == [10.0, 0.0, 20.0]  # the three around 10 m together are the likeliest
     torch.testing.assert_close(mass, torch.tensor([[0.6, 0.3, 0.1]]))
 
 
+def test_the_first_mode_by_risk_is_the_best_single_guess() -> None:
+    """Likely far ends on both sides, and an unlikely middle that is never far off."""
+    queries = ending_at([[-10.0, 10.0, 0.0]])
+    probabilities = torch.tensor([[0.45, 0.45, 0.1]])
+    by_mass, masses = rescore_modes(queries, queries, probabilities, "mass")
+    assert by_mass[0, :, -1, 0].tolist() == [-10.0, 10.0, 0.0]
+    by_risk, scores = rescore_modes(queries, queries, probabilities, "risk")
+    assert by_risk[0, 0, -1, 0] == 0.0
+    torch.testing.assert_close(scores, masses)
+
+
+def test_modes_move_to_the_mean_of_their_queries_and_lonely_ones_stay() -> None:
+    queries = ending_at([[0.0, 10.0, 12.0, 50.0]])
+    probabilities = torch.tensor([[0.4, 0.3, 0.1, 0.2]])
+    modes = queries[:, [0, 1, 3]]
+    moved = average_modes(modes, queries, probabilities, 1)
+    torch.testing.assert_close(moved[0, :, -1, 0], torch.tensor([0.0, 10.5, 50.0]))
+    assert torch.equal(average_modes(modes, queries, probabilities, 0), modes)
+    dead = average_modes(modes, queries, torch.tensor([[0.5, 0.5, 0.0, 0.0]]), 2)
+    assert dead[0, 2, -1, 0] == 50.0
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
-def test_masses_sum_to_the_probabilities_and_no_mode_loses_its_own_query(seed: int) -> None:
+def test_averaging_never_raises_the_expected_squared_displacement(seed: int) -> None:
     torch.manual_seed(seed)
     queries, probabilities = 5 * torch.randn(3, 40, 4, 7), torch.rand(3, 40).softmax(dim=-1)
-    modes, own = select_modes(queries, probabilities, 6, 2.5)
-    ordered, mass = mass_scores(modes, queries, probabilities)
-    torch.testing.assert_close(mass.sum(dim=-1), torch.ones(3))
-    assert bool((mass[:, :-1] >= mass[:, 1:]).all())
-    place = (ordered[:, :, None, -1, :2] == modes[:, None, :, -1, :2]).all(dim=-1).to(torch.int64).argmax(dim=-1)
-    assert bool((mass >= own.gather(1, place) - 1e-6).all())
+    modes, _ = select_modes(queries, probabilities, 6, 2.5)
+
+    def spread(modes: torch.Tensor) -> torch.Tensor:
+        apart = (queries[:, :, None, :, :2] - modes[:, None, :, :, :2]).square().sum(dim=(-1, -2))
+        nearest = displacement(queries, modes).argmin(dim=-1, keepdim=True)
+        return (apart.gather(-1, nearest).squeeze(-1) * probabilities).sum(dim=1)
+
+    fixed = displacement(queries, modes).argmin(dim=-1, keepdim=True)
+    moved = average_modes(modes, queries, probabilities, 1)
+    apart = (queries[:, :, None, :, :2] - moved[:, None, :, :, :2]).square().sum(dim=(-1, -2))
+    assert bool(((apart.gather(-1, fixed).squeeze(-1) * probabilities).sum(dim=1) <= spread(modes) + 1e-4).all())
+    for by in ("mass", "risk"):
+        _, scores = rescore_modes(moved, queries, probabilities, by)
+        torch.testing.assert_close(scores.sum(dim=-1), torch.ones(3))
+        assert bool((scores[:, :-1] >= scores[:, 1:]).all())

@@ -32,6 +32,9 @@ def test_jaccard_and_churn_by_layer_and_of_all_links_together() -> None:
     assert masks.jaccard(A, B).total == 2 / 4
     assert masks.churn(A, B).layers == {"one": 1 / 2, "two": 0.0}
     assert masks.churn(A, B).total == 1 / 3
+    fewer = {"one": A["one"] & B["one"], "two": A["two"]}
+    assert masks.churn(A, fewer).layers["one"] == 1 / 2  # of two links, one is gone
+    assert masks.churn(fewer, A).layers["one"] == 0.0  # a link that came is none that went
     empty = {"one": torch.zeros(2, 2, dtype=torch.bool)}
     assert masks.jaccard(empty, empty).total == 1.0
     assert masks.churn(empty, empty).total == 0.0

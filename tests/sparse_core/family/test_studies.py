@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def test_workers_give_the_results_of_one_process(data: Path, tmp_path: Path, mon
     assert results[0]["curve"] == results[1]["curve"]
 
 
+def overflowing(settings: study.Settings, digits: Digits, advance: Callable[[int], None]) -> study.Result:
+    raise FloatingPointError("the loss is not finite at step 3")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_fails_is_named_and_leaves_no_process_behind(workers: int, data: Path, tmp_path: Path) -> None:
+    runs = [study.Run(f"run{number}", {"steps": 5, "number": number}) for number in range(3)]
+    with pytest.raises(study.StudyError, match=r"run\d: the loss is not finite at step 3"):
+        study.complete("t", runs, overflowing, load(data), tmp_path, workers)
+    assert not list((tmp_path / "runs").iterdir())
+    assert not multiprocessing.active_children()
+
+
 def test_static_and_set_begin_with_the_same_links_and_only_set_changes_them(data: Path) -> None:
     digits = load(data)
     runs = {run.settings["method"]: run.settings for run in set_mlp.runs_of(1, 20, 20, digits.digest)}
@@ -143,3 +157,5 @@ def test_accuracy_counts_right_answers() -> None:
 def test_too_few_steps_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("pruning_criteria", data, tmp_path, "--every", "15") == 1
     assert "two periods" in capsys.readouterr().err
+    assert command("set_mlp", data, tmp_path, "--steps", "7") == 1
+    assert "two epochs" in capsys.readouterr().err
