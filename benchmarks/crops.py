@@ -81,8 +81,8 @@ def crops_of_all_points(scenario: Any, margin_m: float, decoder: Callable[[bytes
     boxes = read_boxes(scenario, rows, NUM_HISTORY_STEPS + MAX_SHIFT).grown(margin_m)
     probe, crops = ShiftProbe(boxes), {}
     frames = scenario.compressed_frame_laser_data
-    before = lidar.decode_quantised  # type: ignore[attr-defined]
-    lidar.decode_quantised = decoder  # type: ignore[attr-defined]
+    before = lidar.open_image  # type: ignore[attr-defined]
+    lidar.open_image = decoder  # type: ignore[attr-defined]
     try:
         for step, frame in enumerate(frames):
             returns = [scan.all_points(image) for scan in open_frame(frame) for image in scan.returns]
@@ -96,7 +96,7 @@ def crops_of_all_points(scenario: Any, margin_m: float, decoder: Callable[[bytes
                 held = moved.inside(box_points, track, at)[0]
                 crops[track, step] = np.concatenate([box_points[:, 0, held].T, features[held]], axis=1)
     finally:
-        lidar.decode_quantised = before  # type: ignore[attr-defined]
+        lidar.open_image = before  # type: ignore[attr-defined]
     return {"crops": crops, "best_shift": probe.best_shift()}
 
 

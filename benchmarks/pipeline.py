@@ -85,8 +85,8 @@ def measure(files: list[Path], lidar_folder: Path | None, wanted: int) -> None:
     # Stages that lie within others; only the calls are timed, the work is that of `limtr preprocess`.
     watched = [
         (preprocess_task, "parse_scenario", "parse for LiDAR"),
-        (lidar, "decode_quantised", "decode range images"), (crops, "pixels_in_windows", "choose pixels"),
-        (crops, "sphere_windows", "choose pixels"), (lidar.LaserScan, "points", "pixels to points"),
+        (lidar, "open_image", "decode range images"), (crops, "pixels_in_windows", "choose pixels"),
+        (crops, "block_windows", "choose pixels"), (lidar.LaserScan, "points", "pixels to points"),
         (crops, "_crop", "points in boxes"), (ShiftProbe, "add_frame", "alignment of boxes and LiDAR"),
     ]  # fmt: skip
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in watched]
