@@ -68,7 +68,12 @@ def after_length(data: bytes, place: int, stop: int) -> tuple[int, int]:
     Raises:
         UnusualError: they go beyond the message.
     """
-    length, value = varint(data, place, stop)
+    if place + 1 < stop and data[place] < 128:
+        length, value = data[place], place + 1
+    elif place + 2 < stop and data[place + 1] < 128:
+        length, value = data[place] & 127 | data[place + 1] << 7, place + 2
+    else:
+        length, value = varint(data, place, stop)
     after = value + length
     if after > stop:
         raise UnusualError

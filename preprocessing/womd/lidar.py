@@ -70,7 +70,7 @@ class LaserScan:
 
     @cached_property
     def _column_poses(self) -> tuple[Float, Float, Float] | None:
-        """Cosines, sines and positions (3, W) of the columns' poses, if the poses of a column's pixels are known to be the same."""
+        """Cosines, sines and positions (3, W) of the columns' poses, if known to be the same in all rows."""
         poses = self.pixel_poses
         if not isinstance(poses, QuantisedImage) or not poses.has_equal_rows:
             return None

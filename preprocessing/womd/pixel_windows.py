@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -148,7 +149,8 @@ def pixels_in_windows(image: RangeImage, windows: PixelWindows) -> tuple[Index, 
     if not wanted:
         return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
     top, bottom = min(windows.rows[index].start for index in wanted), max(windows.rows[index].stop for index in wanted)
-    ranges, unit = image.rows(0, top, bottom), float(image.precision[0])
+    ranges: npt.NDArray[Any] = image.rows(0, top, bottom)
+    unit = float(image.precision[0])
     found = np.zeros(ranges.shape, dtype=np.bool_)
     # Half a step of the range covers the rounding of the product that makes metres of it.
     largest = np.iinfo(ranges.dtype).max // 2
@@ -167,7 +169,7 @@ def pixels_in_windows(image: RangeImage, windows: PixelWindows) -> tuple[Index, 
 
 
 def _few_pixels(image: PackedImage, far_m: float) -> tuple[Index, Index]:
-    """Rows and columns (N,) of all pixels up to a distance: where there are few, choosing among them costs more than it saves."""
+    """Rows and columns (N,) of all pixels up to a distance; where there are few, to choose among them costs more."""
     _, height, width = image.shape
     number = int(np.searchsorted(image.places, height * width))
     ranges = image.entries[:number]
@@ -204,9 +206,7 @@ def _distances(inclination: Float, view: dict[str, Float], plain: bool) -> tuple
     return near - _ROUNDING_M, far + _ROUNDING_M
 
 
-def _columns(
-    azimuth: Float, lowest: Float, highest: Float, around: npt.NDArray[np.bool_]
-) -> tuple[list[int], list[slice]]:
+def _columns(azimuth: Float, lowest: Float, highest: Float, around: npt.NDArray[np.bool_]) -> tuple[list[int], list[slice]]:
     """Blocks and columns of windows: the azimuths between two bounds (K,), lowest to highest, or all of them.
 
     Azimuths are evenly spaced over at most a full turn, as in every range image; beyond the last column follows the first.
@@ -235,7 +235,7 @@ def _laser_from_vehicle(scan: LaserScan, blocks: Blocks) -> tuple[Float, Float]:
     """One transform for all pixels, and for each block (K,) how far a pixel's own pose can be from it there, in metres."""
     laser_from_own = np.linalg.inv(scan.vehicle_from_laser)
     if scan.pixel_poses is None:
-        return laser_from_own, np.zeros(len(blocks.heading_rad))
+        return np.asarray(laser_from_own, dtype=np.float64), np.zeros(len(blocks.heading_rad))
     low, high = _pose_span(scan)
     middle, half_span = (low + high) / 2, (high - low) / 2
     world_from_own = np.eye(4)
@@ -246,7 +246,8 @@ def _laser_from_vehicle(scan: LaserScan, blocks: Blocks) -> tuple[Float, Float]:
     shift_m, turn_rad = float(np.linalg.norm(half_span[3:])), float(half_span[:3].sum())
     reach_m = np.linalg.norm(blocks.half_size_m, axis=1)
     lever_m = np.linalg.norm(blocks.center_m - vehicle_from_own[:3, 3], axis=1) * _SLACK + reach_m + shift_m
-    return laser_from_own @ np.linalg.inv(vehicle_from_own), shift_m + turn_rad * lever_m
+    laser_from_vehicle: Float = np.asarray(laser_from_own @ np.linalg.inv(vehicle_from_own), dtype=np.float64)
+    return laser_from_vehicle, shift_m + turn_rad * lever_m
 
 
 def _pose_span(scan: LaserScan) -> tuple[Float, Float]:

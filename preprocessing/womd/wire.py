@@ -51,6 +51,7 @@ class PartReader:
     def fill(self, values: npt.NDArray[np.float64], rows: Places, layout: Layout, data: Bytes, start: Places) -> None:
         """Put the messages of a layout that begin at these places (N,) into these rows (N,) of `values`."""
         whole = len(rows) == len(values)  # the usual case for map points: rows are all in order
+        records = layout.records(data, start)
         for name in layout.names:
             column = self.names.index(name)
-            values[slice(None) if whole else rows, column] = layout.values(data, start, name)
+            values[slice(None) if whole else rows, column] = records[name]
