@@ -8,6 +8,9 @@ decoded and collated as `limtr train` does it: 512 LiDAR points of every target 
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -72,11 +75,24 @@ def main() -> int:
         reader = load_batches(scenes, rows, num_lidar_points=NUM_POINTS, workers=workers, pin_memory=False)
         for _ in range(2 * workers):  # the processes are up by then
             next(reader)
-        start, done = time.perf_counter(), 0
+        start, done, spent = time.perf_counter(), 0, 0.0
+        begun = _cpu_seconds()
         for batch in reader:
             done += len(batch.scenario_ids)
-        print(f"{workers} workers: {done / (time.perf_counter() - start):.0f} scenes a second")
+            spent = max(spent, _cpu_seconds() - begun)  # of the last moment when all of them were there
+        rate = done / (time.perf_counter() - start)
+        print(f"{workers} workers: {rate:.0f} scenes a second, {1e3 * spent / done:.2f} ms of CPU a scene in all workers")
     return 0
+
+
+def _cpu_seconds() -> float:
+    """CPU time of the processes that this one started and that still run."""
+    ticks = 0
+    for process in multiprocessing.active_children():
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # user and system time
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _resident_bytes() -> int:

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from limtr.scene import STATE_FIELDS, LidarCrops, Scene, SceneError
 
 POINT_UNIT_M = 0.001
 RANGE_UNIT_M = 0.002
 FLOAT16_MAX = 65504.0
+_REMEDY = "it is damaged or of another version of this package: run `limtr preprocess` again"
 
 # name -> (shape, dtype, what it is); None is a length that differs from scene to scene.
 FIELDS: dict[str, tuple[tuple[int | None, ...], type[np.generic], str]] = {
@@ -167,9 +169,43 @@ def encode_scene(scene: Scene) -> bytes:
     return bytes(tf_example_pb2.Example.FromString(data).SerializeToString(deterministic=True))
 
 
-def decode_scene(data: bytes) -> Scene:
-    """The scene in one array_record entry; the inverse of `encode_scene` up to the precision of the LiDAR crops."""
-    return example_to_scene(scene_features().deserialize_example_np(data))
+def decode_scene(data: bytes, *, lidar_points: int | None = None) -> Scene:
+    """The scene in one array_record entry; the inverse of `encode_scene` up to the precision of the LiDAR crops.
+
+    Raises:
+        SceneError: the bytes are no such entry, or its fields contradict each other.
+    """
+    return example_to_scene(read_example(data), lidar_points=lidar_points)
+
+
+def read_example(data: bytes) -> dict[str, Any]:
+    """What `scene_features()` decodes from an array_record entry, several times as fast; arrays are not to be written to.
+
+    Raises:
+        SceneError: the bytes are no entry with these fields.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        stored = tf_example_pb2.Example.FromString(data).features.feature
+    except DecodeError as error:
+        raise SceneError(f"a shard record of {len(data)} bytes cannot be parsed ({error}); {_REMEDY}") from error
+    example: dict[str, Any] = {}
+    for name in ("scenario_id", *SCALARS, *FIELDS):
+        values = stored[name].int64_list.value if name in SCALARS else stored[name].bytes_list.value
+        if len(values) != 1:
+            raise SceneError(f"a shard record has {len(values)} values of field {name}, expected one; {_REMEDY}")
+        example[name] = values[0]
+    for name, (shape, dtype, _) in FIELDS.items():
+        try:
+            array = np.frombuffer(example[name], dtype=np.dtype(dtype).newbyteorder("<"))
+            example[name] = array.reshape([-1 if size is None else size for size in shape])
+        except ValueError as error:
+            size = len(example[name])
+            raise SceneError(
+                f"a shard record's field {name} has {size} bytes, which are no {shape} of {dtype.__name__}; {_REMEDY}"
+            ) from error
+    return example
 
 
 def _narrow(scenario_id: str, name: str, value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -191,13 +191,13 @@ class SceneSource(Sequence[Scene]):
         if not 0 <= row < self._length:
             raise IndexError(f"{self.data_dir}: split {self.split!r} has {self._length} scenes, there is no scene {index}")
         try:
-            example = self._examples()[row]
+            data = self._examples().data_source[row]  # the bytes; what TFDS makes of them takes longer
         except RuntimeError as error:  # array_record's only kind of error: a wrong checksum, a missing file, ...
             raise ValueError(
                 f"{self.data_dir}: scene {row} of split {self.split!r} cannot be read ({error}); "
                 "delete that shard and run `limtr preprocess` again"
             ) from error
-        return example_to_scene(example, lidar_points=self.lidar_points)
+        return decode_scene(data, lidar_points=self.lidar_points)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[row] for row in range(self._length))

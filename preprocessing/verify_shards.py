@@ -136,7 +136,7 @@ def read_scenes(data: Path, sidecar: Sidecar, problems: list[str]) -> Iterator[S
 
     path = data / sidecar.name
     if not path.exists():
-        problems.append(f"{path}: missing, though its sidecar is there; {REMEDY}")
+        problems.append(f"{path}: missing, though its sidecar is there; delete the sidecar and run `limtr preprocess` again")
         return
     size = path.stat().st_size
     with path.open("rb") as handle:

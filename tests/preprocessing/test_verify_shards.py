@@ -70,6 +70,7 @@ def test_a_missing_shard_is_named(dataset: Path) -> None:
     status, problems = verify(dataset)
     assert status == 1
     assert [problem.split(":")[0] for problem in problems] == [str(dataset / shard_name("train", 1))]
+    assert problems[0].endswith("delete the sidecar and run `limtr preprocess` again")
     sidecar_path(dataset, "train", 1).unlink()
     status, problems = verify(dataset)
     assert status == 1
