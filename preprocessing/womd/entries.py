@@ -52,6 +52,11 @@ class PackedImage:
         channels, height, width = self.shape
         return self._between(0, channels * height * width).reshape(self.shape)
 
+    def image(self) -> npt.NDArray[np.float64]:
+        """(H, W, C) the whole image in its units."""
+        scaled: npt.NDArray[np.float64] = self.values.transpose(1, 2, 0) * self.precision
+        return scaled
+
     def rows(self, channel: int, top: int, bottom: int) -> Entries:
         """(bottom - top, W) some rows of a channel."""
         _, height, width = self.shape

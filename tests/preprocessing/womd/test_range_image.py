@@ -208,6 +208,7 @@ def test_rows_and_pixels_are_those_of_the_whole_image(case: tuple[np.ndarray, li
     packed_image, whole = open_image(encode(image, precision)), decode_quantised(encode(image, precision))
     channels, height, width = packed_image.shape
     np.testing.assert_array_equal(packed_image.values, whole.values)
+    np.testing.assert_array_equal(packed_image.image(), whole.image())
     top = data.draw(st.integers(0, height - 1))
     bottom = data.draw(st.integers(top, height))
     for channel in range(channels):
