@@ -40,6 +40,9 @@ VERBS: dict[str, Verb] = {
     "verify crops": Verb("preprocessing.verify_crops", "VerifyCropsConfig", "compare LiDAR crops of predicted tracks"),
     "verify lidar": Verb("preprocessing.verify_lidar", "VerifyLidarConfig", "compare decoded LiDAR points"),
     "verify --official": Verb("evaluation.verify_official", "VerifyOfficialConfig", "LiDAR and protos by Waymo's own decoders"),
+    "verify shards": Verb(
+        "preprocessing.verify_shards", "VerifyShardsConfig", "read every scene of shards, compare all counts"
+    ),
     "verify metrics": Verb("evaluation.verify_metrics", "VerifyMetricsConfig", "compare with Waymo's official metrics"),
     "doctor": Verb("preprocessing.doctor", "DoctorConfig", "versions, devices, what is missing and its remedy"),
 }

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from evaluation.scoring import SceneReader
 from limtr.batch import SceneBatch, collate
 from limtr.scene import IntArray, ObjectType, Scene
+from preprocessing.allocator import keep_freed_memory
 from preprocessing.shards import SceneEntry
 
 
@@ -157,6 +158,11 @@ class _Collate:
         return collate(scenes, num_lidar_points=self.num_lidar_points)
 
 
+def _begin_worker(worker: int) -> None:
+    _leave_signals_to_parent(worker)
+    keep_freed_memory()
+
+
 def _leave_signals_to_parent(worker: int) -> None:
     # Ctrl-C, or a scheduler's SIGTERM, reaches the whole process group; without readers the parent could not finish its step.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -168,6 +174,8 @@ def load_batches(
 ) -> Iterator[SceneBatch]:
     """Read batches in order, in this process or in `workers` others.
 
+    Batches are lists of scenes, so that a resumed run gives those that are left; not one may be empty.
+
     Other processes start by forkserver: the reader's library has threads, which a forked child would not survive.
     """
     loader: DataLoader[Scene] = DataLoader(
@@ -176,7 +184,7 @@ def load_batches(
         collate_fn=_Collate(num_lidar_points),
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_begin_worker,
         pin_memory=pin_memory,
         # Its own generator: a loader draws a seed when it starts, and from the global one that would shift what dropout
         # draws in a run resumed within an epoch.
