@@ -18,6 +18,8 @@ from evaluation.oracle import find_oracle
 from evaluation.plots import draw_scene, picture_path
 from evaluation.predictions import read_metadata
 from evaluation.scenario_predictions import ScenarioPredictions
+from evaluation.scene_scores import FILE as SCORES_FILE
+from evaluation.scene_scores import SceneScoresCollector, also_collect
 from evaluation.scoring import (
     EvaluationResult,
     ScenePredictor,
@@ -72,6 +74,9 @@ class EvaluateConfig:
     official: bool = False
     """Have Waymo's own op (`make oracle`) judge the same predictions; exit status 1 if a number differs by more than 1e-4."""
 
+    scene_scores: bool = False
+    """With --checkpoint: write scene_scores.npz, every object's part in the metrics, which `limtr compare` resamples."""
+
     def __post_init__(self) -> None:
         """Validate."""
         if (self.checkpoint is None) == (self.predictions is None):
@@ -82,6 +87,8 @@ class EvaluateConfig:
             )
         if self.allow_missing and self.predictions is None:
             raise ValueError("--allow-missing belongs to --predictions")
+        if self.scene_scores and self.checkpoint is None:
+            raise ValueError("--scene-scores belongs to --checkpoint")
 
     @property
     def folder(self) -> Path:
@@ -154,6 +161,9 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
         **baselines(),
     }
     watch = _watch(judge, "model")
+    collector = SceneScoresCollector(metrics_config) if config.scene_scores else None
+    if collector is not None:
+        watch = also_collect(watch, collector, "model")
     metrics = score(source, predictors, config=metrics_config, batch_size=config.batch_size, watch=watch)
     results = {name: result_of(item) for name, item in metrics.items()}
     _print(config, results, f"{config.checkpoint} on {config.split} of {config.data}")
@@ -169,6 +179,8 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
         "targets": targets,
         **found,
     }
+    if collector is not None:
+        collector.result().write(config.folder / SCORES_FILE)
     _write(config, source, results, about, drawn)
     return 0 if agrees else 1
 

@@ -1,0 +1,140 @@
+"""Pictures of a comparison: differences with their intervals, and quality beside cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.comparison.analyse import Comparison
+from evaluation.comparison.cost import Cost
+from evaluation.comparison.verdicts import NAMES, SHOWN, better_or_worse, class_name
+from evaluation.metric_config import METRIC_NAMES
+from evaluation.resampling import CLASSES
+from evaluation.table import HIGHER_IS_BETTER
+from limtr.files import atomic_path
+
+COLORS = ("#1f5fbf", "#c2410c", "#0f7b4f", "#7a3e9d", "#8a6d00", "#30343b")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def draw_differences(comparison: Comparison, path: Path) -> Path | None:
+    """A panel per metric: every variant's difference to the first by class, in percent of the first's value.
+
+    Filled marks stand where the interval excludes zero. None if there is only one variant.
+    """
+    names = [name for name, numbers in comparison.variants.items() if numbers.difference is not None]
+    if not names:
+        return None
+    figure, axes = _figure(1, len(SHOWN), width=3.0 * len(SHOWN), height=1.6 + 0.42 * len(CLASSES) * max(len(names), 2))
+    base = comparison.variants[comparison.baseline].values.estimate[:, -1]
+    for panel, metric in zip(axes[0], SHOWN, strict=True):
+        column = METRIC_NAMES.index(metric)
+        for place, name in enumerate(names):
+            difference = comparison.variants[name].difference
+            assert difference is not None
+            shift = (place - 0.5 * (len(names) - 1)) * 0.7 / max(len(names), 2)
+            color, marker = _look(comparison, name)
+            for row in range(len(CLASSES)):
+                parts = (difference.estimate, difference.low, difference.high)
+                estimate, low, high = (float(part[row, -1, column]) for part in parts)
+                if np.isnan(estimate) or not base[row, column]:
+                    continue
+                scale = 100.0 / abs(float(base[row, column]))
+                told = bool(better_or_worse(metric, low, high))
+                panel.errorbar(
+                    scale * estimate, row + shift, xerr=[[scale * (estimate - low)], [scale * (high - estimate)]],
+                    fmt=marker, color=color, capsize=3, markersize=6, markerfacecolor=color if told else "white", linewidth=1.4,
+                )  # fmt: skip
+        panel.axvline(0.0, color="#30343b", linewidth=1.0)
+        better = "right" if metric in HIGHER_IS_BETTER else "left"
+        panel.set_title(f"{NAMES[metric]}\n(better to the {better})", fontsize=10)
+        panel.set_xlabel(f"% of {comparison.baseline}", fontsize=9)
+        panel.set_yticks(range(len(CLASSES)), [class_name(kind) for kind in CLASSES])
+        panel.set_ylim(len(CLASSES) - 0.5, -0.5)
+        panel.grid(axis="x", color="#e3e6ea")
+        if panel is not axes[0][0]:
+            panel.set_yticklabels([])
+    level = comparison.variants[comparison.baseline].values.level
+    figure.legend(
+        handles=_legend(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
+        title=f"difference to {comparison.baseline}, {level:.0%} intervals over scenes and seeds; filled: excludes zero",
+    )  # fmt: skip
+    return _save(figure, path)
+
+
+def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -> Path:
+    """Quality (mean of classes, with its interval) over cost; the dashed line joins what nothing beats in both."""
+    names = list(comparison.variants)
+    figure, axes = _figure(2, 2, width=10.5, height=7.5)
+    kinds = (("MFLOP per agent", [costs[name].flops_per_agent / 1e6 for name in names]),
+             ("training CPU-seconds", [costs[name].training_cpu_s for name in names]))  # fmt: skip
+    for row, metric in enumerate(("minADE", "mAP")):
+        column = METRIC_NAMES.index(metric)
+        for panel, (label, spent) in zip(axes[row], kinds, strict=True):
+            reached = []
+            for index, name in enumerate(names):
+                values = comparison.variants[name].values
+                estimate, low, high = (float(part[-1, -1, column]) for part in (values.estimate, values.low, values.high))
+                reached.append(estimate)
+                color, marker = _look(comparison, name)
+                panel.errorbar(
+                    spent[index], estimate, yerr=[[estimate - low], [high - estimate]], fmt=marker, color=color, capsize=3,
+                    markersize=7,
+                )  # fmt: skip
+            front = pareto_front(spent, reached, higher_is_better=metric in HIGHER_IS_BETTER)
+            panel.plot([spent[i] for i in front], [reached[i] for i in front], "--", color="#8a8f98", linewidth=1.2, zorder=0)
+            panel.set_xlabel(label)
+            panel.set_ylabel(
+                f"{NAMES[metric]}, mean of classes ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
+            )
+            panel.margins(x=0.15)
+            panel.grid(color="#e3e6ea")
+    level = comparison.variants[names[0]].values.level
+    figure.legend(
+        handles=_legend(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
+        title=f"{level:.0%} intervals of each variant alone, not of the paired differences",
+    )  # fmt: skip
+    return _save(figure, path)
+
+
+def pareto_front(spent: Sequence[float], reached: Sequence[float], *, higher_is_better: bool) -> list[int]:
+    """Positions of the points that no other beats in both, from the cheapest on."""
+    sign = -1.0 if higher_is_better else 1.0
+    front: list[int] = []
+    best = np.inf
+    for index in sorted(range(len(spent)), key=lambda i: (spent[i], sign * reached[i])):
+        if sign * reached[index] < best:
+            front.append(index)
+            best = sign * reached[index]
+    return front
+
+
+def _look(comparison: Comparison, name: str) -> tuple[str, str]:
+    """Colour and marker of a variant, the same in every picture."""
+    index = list(comparison.variants).index(name)
+    return COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+
+
+def _legend(comparison: Comparison, names: Sequence[str]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    looks = {name: _look(comparison, name) for name in names}
+    return [Line2D([], [], color=color, marker=marker, linewidth=1.4, label=name) for name, (color, marker) in looks.items()]
+
+
+def _figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    return path

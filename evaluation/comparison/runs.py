@@ -1,0 +1,175 @@
+"""Run: one variant with one seed, in a folder that carries a hash of everything that its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.comparison.variants import Variant
+from evaluation.scene_scores import FILE as SCORES_FILE
+from limtr.files import read_json
+from limtr.intentions import INTENTIONS_FILE
+from preprocessing.shards import data_fingerprint
+
+FINISHED_FILE = "run.json"
+SETTINGS_FILE = "settings.json"
+LOG_FILE = "log.txt"
+FORMAT = 1
+"""Part of every key: raise it when finished runs of an older kind must not be taken over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """How every run is evaluated: the same for all variants.
+
+    Attributes:
+        split: of the run's data.
+        bucketing: rule of the trajectory buckets.
+        words: further options of `limtr evaluate`, as words.
+    """
+
+    split: str
+    bucketing: str
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is done in one folder; plain enough to be sent to another process."""
+
+    variant: str
+    seed: int
+    folder: Path
+    settings: Mapping[str, Any]
+    """Everything that decides on the result, as JSON can hold it."""
+    train_words: tuple[str, ...]
+    evaluate_words: tuple[str, ...]
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def training(self) -> Path:
+        """The run folder of `limtr train`."""
+        return self.folder / "training"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of `limtr evaluate`."""
+        return self.folder / "evaluation"
+
+    @property
+    def log(self) -> Path:
+        """What both commands printed."""
+        return self.folder / LOG_FILE
+
+    def finished(self) -> dict[str, Any] | None:
+        """What `run.json` tells if the run is whole, else None.
+
+        Raises:
+            ValueError: the file is damaged, or of other settings than the folder's name says.
+        """
+        path = self.folder / FINISHED_FILE
+        if not path.exists() or not (self.evaluation / SCORES_FILE).exists():
+            return None
+        content: dict[str, Any] = read_json(path)
+        if content.get("settings") != self.settings:
+            raise ValueError(f"{path} holds the result of other settings; remove {self.folder}")
+        return content
+
+
+def plan_runs(variants: Sequence[Variant], seeds: Sequence[int], plan: EvaluationPlan, out: Path, *, threads: int) -> list[Run]:
+    """All runs: for each seed every variant, so that an unfinished comparison already has whole pairs.
+
+    Raises:
+        FileNotFoundError: a variant's data has no shards or no intention points.
+    """
+    prints = {variant.data: _fingerprint(variant.data) for variant in variants}
+    return [
+        _run(variant, seed, plan, out, data=prints[variant.data], threads=threads) for seed in seeds for variant in variants
+    ]
+
+
+def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: str, threads: int) -> Run:
+    recipe = variant.recipe(seed)
+    settings = {
+        "format": FORMAT,
+        "variant": variant.name,
+        "seed": seed,
+        "options": dict(variant.options),
+        "recipe": recipe,
+        "start": _start_fingerprint(variant.options.get("init_from")),
+        "data": data,
+        "threads": threads,
+        "evaluation": {"split": plan.split, "bucketing": plan.bucketing, "words": list(plan.words)},
+    }
+    settings = json.loads(json.dumps(settings))
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    folder = out / "runs" / f"{slug(variant.name)}-seed{seed}-{key}"
+    return Run(
+        variant=variant.name,
+        seed=seed,
+        folder=folder,
+        settings=settings,
+        train_words=("--data", str(variant.data), *variant.words(), "--seed", str(seed), "--keep", "1"),
+        evaluate_words=("--data", str(variant.data), "--split", plan.split, "--bucketing", plan.bucketing, *plan.words),
+        threads=threads,
+    )
+
+
+def slug(name: str) -> str:
+    """A variant's name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "variant"
+
+
+def earlier_settings(run: Run) -> list[str]:
+    """How this run's settings differ from those of each other folder of the same variant and seed."""
+    told = []
+    for path in sorted(run.folder.parent.glob(f"{slug(run.variant)}-seed{run.seed}-*/{SETTINGS_FILE}")):
+        if path.parent == run.folder:
+            continue
+        before = read_json(path)
+        if before.get("variant") == run.variant:
+            told.append(f"{'; '.join(differences(before, run.settings)) or 'other settings'} (kept in {path.parent})")
+    return told
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What changed between two settings, such as `recipe.steps: 400 before, 500 now`."""
+    told: list[str] = []
+    for name in sorted({*before, *now}):
+        left, right = before.get(name), now.get(name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            told += differences(left, right, f"{prefix}{name}.")
+        elif left != right and f"{prefix}{name}".partition(".")[0] != "options":  # the recipe tells what options came to
+            told.append(f"{prefix}{name}: {left} before, {right} now")
+    return told
+
+
+def _fingerprint(data: Path) -> str:
+    points = data / INTENTIONS_FILE
+    if not points.exists():
+        raise FileNotFoundError(f"{points} is missing; make it with `limtr intentions --data {data}`")
+    return f"{data_fingerprint(data)}-{hashlib.sha256(points.read_bytes()).hexdigest()[:8]}"
+
+
+def _start_fingerprint(path: Any) -> str | None:
+    """Of the weights that a training starts from."""
+    if path is None:
+        return None
+    start = Path(path)
+    if not start.exists():
+        raise FileNotFoundError(f"init_from: {start} does not exist")
+    files = [start] if start.is_file() else sorted(file for file in start.rglob("*") if file.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
