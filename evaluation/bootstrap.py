@@ -1,11 +1,13 @@
 """Intervals of differences between trainings: a paired bootstrap over scenes and seeds.
 
 The same drawn scenes and seeds serve every variant, so what is common to them cancels in the difference. A plain percentile
-bootstrap is too narrow for a handful of seeds: drawing S seeds out of S shows only (S-1)/S of their variance, and a variance
-that was estimated from S values is itself uncertain. So the drawn differences give the shape alone. Their spread is scaled to
-the variance over scenes (of the drawn means, all seeds kept) plus the unbiased variance over seeds, each counted with Student's
-quantile at its own degrees of freedom in place of the normal one. On neither side is the interval narrower than that of a
-normal distribution of the same spread: two or three seeds give few distinct draws, whose outer quantiles lie too far inside.
+bootstrap of scenes and seeds is wrong at both ends: drawing S seeds out of S shows only (S-1)/S of their variance, and one that
+was estimated from S values is itself uncertain (too narrow); what is particular to a seed on a scene is drawn twice (too wide).
+So the drawn differences give the shape alone, and their spread is scaled to what follows from three variances: of the mean over
+seeds when scenes are drawn, of single seeds when scenes are drawn (the two tell the share of scenes from that of seeds on
+scenes), and between the seeds, which counts with Student's quantile at S-1 degrees of freedom in place of the normal one. On
+neither side is the interval narrower than that of a normal distribution of the same spread: two or three seeds give few
+distinct draws, whose outer quantiles lie too far inside.
 """
 
 from __future__ import annotations
@@ -75,13 +77,18 @@ def intervals(values: Float, resampled: Float, draws: Draws, level: float = 0.95
         warnings.filterwarnings(
             "ignore", message="All-NaN slice|Mean of empty slice|Degrees of freedom", category=RuntimeWarning
         )
-        scene_variance = np.nanvar(resampled.mean(axis=0), axis=0)
+        mean_variance = np.nanvar(resampled.mean(axis=0), axis=0)
+        single_variance = np.nanvar(resampled, axis=1).mean(axis=0)
         deviation = drawn - np.nanmean(drawn, axis=0)
         drawn_spread = np.nanstd(deviation, axis=0)
         low, high = np.nanquantile(deviation, [1.0 - share, share], axis=0)
-    variance = scene_variance * _student_over_normal(num_scenes, share) ** 2
+    variance = mean_variance * _student_over_normal(num_scenes, share) ** 2
     if num_seeds > 1:
-        variance = variance + values.var(axis=0, ddof=1) / num_seeds * _student_over_normal(num_seeds, share) ** 2
+        of_seeds_on_scenes = (single_variance - mean_variance) / (num_seeds - 1)
+        of_scenes = np.maximum(mean_variance - of_seeds_on_scenes, 0.0)
+        between_seeds = values.var(axis=0, ddof=1) / num_seeds
+        variance = of_scenes * _student_over_normal(num_scenes, share) ** 2
+        variance = variance + between_seeds * _student_over_normal(num_seeds, share) ** 2
     factor = np.sqrt(variance) / np.maximum(drawn_spread, 1e-300)
     normal = NormalDist().inv_cdf(share) * drawn_spread
     low, high = np.minimum(low, -normal), np.maximum(high, normal)

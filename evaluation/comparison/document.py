@@ -86,9 +86,9 @@ def _method(comparison: Comparison, context: Context) -> str:
     )
     return (
         f"Seeds: {_seeds(seeds)}. {order} {comparison.num_resamples} resamples draw scenes and seeds with replacement, the"
-        " same for all variants; every metric (mAP too) is computed anew from the drawn scenes. The spread of the drawn"
-        " differences is scaled to the variance over scenes plus the unbiased variance over seeds, with Student's quantiles"
-        " (`evaluation/bootstrap.py`)."
+        " same for all variants; every metric (mAP too) is computed anew from the drawn scenes. The drawn differences give the"
+        " intervals' shape; their width is set from the variances over scenes and between seeds, the latter with Student's"
+        " quantile (`evaluation/bootstrap.py`)."
         + (" A variant with one seed alone has an interval over scenes only: it says nothing of other seeds." if alone else "")
     )
 

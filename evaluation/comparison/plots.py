@@ -17,6 +17,8 @@ from evaluation.table import HIGHER_IS_BETTER
 from limtr.files import atomic_path
 
 COLORS = ("#1f5fbf", "#c2410c", "#0f7b4f", "#7a3e9d", "#8a6d00", "#30343b")
+WIDEST_PERCENT = 150.0
+"""Where the axes end: percent of a value near zero mean nothing."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -48,6 +50,8 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
                     scale * estimate, row + shift, xerr=[[scale * (estimate - low)], [scale * (high - estimate)]],
                     fmt=marker, color=color, capsize=3, markersize=6, markerfacecolor=color if told else "white", linewidth=1.4,
                 )  # fmt: skip
+        left, right = panel.get_xlim()
+        panel.set_xlim(max(left, -WIDEST_PERCENT), min(right, WIDEST_PERCENT))
         panel.axvline(0.0, color="#30343b", linewidth=1.0)
         better = "right" if metric in HIGHER_IS_BETTER else "left"
         panel.set_title(f"{NAMES[metric]}\n(better to the {better})", fontsize=10)
