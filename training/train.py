@@ -134,7 +134,7 @@ def run(config: TrainConfig) -> int:
     fingerprint = data_fingerprint(config.data)
     model = build_model(config, recipe)
     scenes = SelectedScenes(
-        source, choose_targets(source, recipe), drop_vehicles=recipe.drop_vehicles, seed=recipe.seed,
+        source, choose_targets(source, recipe), drop_vehicles=recipe.drop_vehicles, mirror=recipe.mirror, seed=recipe.seed,
         cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),
     )  # fmt: skip
     trainer = Trainer(model, scenes, recipe, device=device, workers=config.workers)

@@ -45,7 +45,7 @@ def why_order_differs(variants: Sequence[Variant]) -> str:
 
     The order is a function of the seed, the epoch and the number of selected scenes; batches are cut from it.
     """
-    names = ("batch_size", "accumulate", "fraction", "classes", "max_distance_m", "drop_vehicles")
+    names = ("batch_size", "accumulate", "fraction", "classes", "max_distance_m", "drop_vehicles", "mirror")
     recipes = [variant.recipe(seed=0) for variant in variants]
     differing = [name for name in names if any(recipe[name] != recipes[0][name] for recipe in recipes)]
     return ", ".join(differing)

@@ -3,12 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from limtr.agent_view import build_agent_batch
+from limtr.batch import collate
+from limtr.config import tiny
 from limtr.scene import ObjectType
 from preprocessing.shards import scene_entry
 from tests.builders import tiny_scene
+from training.augment import mirrored
 from training.data import SelectedScenes, _leave_signals_to_parent, epoch_batches, scene_bytes, select, spread_rows
 
 SCENES = [tiny_scene(seed, num_tracks=6, num_targets=4) for seed in range(5)]
@@ -92,6 +97,39 @@ def test_dropped_vehicles_change_with_the_epoch_but_not_with_the_reading() -> No
         others.add(tuple(map(tuple, types())))
         assert all(kinds.count(2) == 1 and kinds.count(3) == 1 for kinds in types())
     assert len(others) > 1
+
+
+def test_scenes_are_mirrored_by_seed_epoch_and_scene_alone() -> None:
+    chosen = select(INDEX, range(5), ALL, None)
+    scenes = SelectedScenes(SCENES, chosen, mirror=0.5, seed=1)
+
+    def flipped() -> list[bool]:
+        return [bool((scenes[row].map_points_m[:, 1] == -SCENES[row].map_points_m[:, 1]).all()) for row in range(5)]
+
+    found = set()
+    for epoch in range(4):
+        scenes.epoch = epoch
+        assert flipped() == flipped()
+        found.add(tuple(flipped()))
+    assert len(found) > 1
+    always = SelectedScenes(SCENES, chosen, mirror=1.0, seed=1)
+    assert all((always[row].track_states[..., 1] == -SCENES[row].track_states[..., 1]).all() for row in range(5))
+
+
+def test_a_mirrored_scene_is_the_scene_with_every_view_mirrored() -> None:
+    scene = SCENES[0]
+    flipped = mirrored(scene).validate()
+    there, here = (build_agent_batch(collate([item], num_lidar_points=16), tiny().view) for item in (scene, flipped))
+    assert there.center_future is not None
+    assert here.center_future is not None
+    mirror = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    torch.testing.assert_close(here.center_future, there.center_future * mirror, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(here.agent_last_position[..., 1], -there.agent_last_position[..., 1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(here.polyline_center[..., 1], -there.polyline_center[..., 1], atol=1e-4, rtol=1e-4)
+    assert here.lidar_points is not None
+    assert there.lidar_points is not None
+    torch.testing.assert_close(here.lidar_points[..., 1], -there.lidar_points[..., 1])
+    assert mirrored(flipped).track_states.tolist() == scene.track_states.tolist()
 
 
 def test_readers_leave_signals_to_the_training_process() -> None:

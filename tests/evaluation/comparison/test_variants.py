@@ -83,4 +83,9 @@ def test_options_as_words_are_read_back_by_the_command_line(options: dict[str, A
 
 
 def test_options_of_parts_are_words_with_dots() -> None:
-    assert as_words({"part": {"rate": 0.5, "on_top": False, "up": True}}) == ["--part.rate", "0.5", "--part.no-on-top", "--part.up"]
+    assert as_words({"part": {"rate": 0.5, "on_top": False, "up": True}}) == [
+        "--part.rate",
+        "0.5",
+        "--part.no-on-top",
+        "--part.up",
+    ]
