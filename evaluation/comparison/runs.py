@@ -19,6 +19,8 @@ from preprocessing.shards import data_fingerprint
 FINISHED_FILE = "run.json"
 SETTINGS_FILE = "settings.json"
 LOG_FILE = "log.txt"
+HARMLESS_OPTIONS = ("workers", "cache_gib", "licence", "init_from")
+"""Options that no result depends on; of `init_from` the content counts, not the path."""
 FORMAT = 1
 """Part of every key: raise it when finished runs of an older kind must not be taken over."""
 
@@ -104,8 +106,8 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         "format": FORMAT,
         "variant": variant.name,
         "seed": seed,
-        "options": dict(variant.options),
         "recipe": recipe,
+        "options": {name: value for name, value in variant.options.items() if name not in {*recipe, *HARMLESS_OPTIONS}},
         "start": _start_fingerprint(variant.options.get("init_from")),
         "data": data,
         "threads": threads,
@@ -149,7 +151,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
         left, right = before.get(name), now.get(name)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             told += differences(left, right, f"{prefix}{name}.")
-        elif left != right and f"{prefix}{name}".partition(".")[0] != "options":  # the recipe tells what options came to
+        elif left != right:
             told.append(f"{prefix}{name}: {left} before, {right} now")
     return told
 
