@@ -27,6 +27,7 @@ from evaluation.scene_scores import SceneScores, read_scene_scores
 from limtr.files import write_json
 from limtr.progress import progress
 from limtr.run_report import as_plain, write_report
+from limtr.scene import ObjectType
 from preprocessing.shards import SceneSource
 
 RESULTS_FILE, DOCUMENT_FILE = "results.json", "compare.md"
@@ -47,6 +48,8 @@ class CompareConfig:
     """Seeds 0, 1, ... so many; each trains every variant with the same order of scenes."""
     split: str = "validation"
     """Split to evaluate on: train or validation."""
+    classes: tuple[Literal["vehicle", "pedestrian", "cyclist"], ...] = ("vehicle", "pedestrian", "cyclist")
+    """Compare what is predicted for these classes."""
     bucketing: Bucketing = "2024"
     """Rule of the trajectory buckets of mAP."""
     resamples: int = 2000
@@ -64,8 +67,8 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         """Validate."""
-        if not self.config:
-            raise ValueError("--config must name at least one file")
+        if not self.config or not self.classes:
+            raise ValueError("--config must name at least one file, --classes at least one class")
         for name in ("seeds", "threads", "resamples", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -146,12 +149,13 @@ def _report(
 ) -> None:  # fmt: skip
     scores: dict[str, dict[int, SceneScores]] = {}
     costs: dict[str, Cost] = {}
+    kinds = [ObjectType[name.upper()] for name in config.classes]
     for variant in variants:
         own = [item for item in whole if item.variant == variant.name]
         if not own:
             print(f"limtr compare: {variant.name} has no finished run and is left out", file=sys.stderr)
             continue
-        scores[variant.name] = {item.seed: read_scene_scores(item.evaluation / SCORES_FILE) for item in own}
+        scores[variant.name] = {item.seed: read_scene_scores(item.evaluation / SCORES_FILE).of_types(kinds) for item in own}
         costs[variant.name] = cost_of(own[0].training, variant.data, config.split, [finished[item.folder] for item in own])
     comparison = analyse(scores, num_resamples=config.resamples, level=config.level, seed=0)
     context = Context(variants=variants, costs=costs, failed=failed, same_order=why_order_differs(variants))
@@ -190,6 +194,7 @@ def _words(config: CompareConfig) -> list[str]:
     words = ["--config", *map(str, config.config), "--seeds", str(config.seeds)]
     words += ["--data", str(config.data)] if config.data else []
     defaults = CompareConfig(config=config.config, out=config.out)
+    words += ["--classes", *config.classes] if config.classes != defaults.classes else []
     for name in ("split", "bucketing", "resamples", "level", "threads"):
         if getattr(config, name) != getattr(defaults, name):
             words += [f"--{name}", str(getattr(config, name))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from evaluation.metric_config import Bucketing, MotionMetricsConfig
 from evaluation.scenario_predictions import ScenarioPredictions
 from evaluation.scoring import Watch
 from limtr.files import atomic_path
-from limtr.scene import Scene
+from limtr.scene import ObjectType, Scene
 
 FILE = "scene_scores.npz"
 
@@ -34,6 +35,12 @@ class SceneScores:
     """(n,)"""
     rows: State
     """(n, ...) columns of `evaluation.group_scores`."""
+
+    def of_types(self, kinds: Sequence[ObjectType]) -> SceneScores:
+        """The objects of these types alone, in the same scenes."""
+        kept = np.isin(self.rows["object_type"], [int(kind) for kind in kinds])
+        rows = {name: values[kept] for name, values in self.rows.items()}
+        return replace(self, scene=self.scene[kept], object_id=self.object_id[kept], rows=rows)
 
     def write(self, path: Path) -> Path:
         """Write a .npz file (no pickle in it) in one step."""

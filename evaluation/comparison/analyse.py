@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.bootstrap import Draws, Intervals, draw, intervals
-from evaluation.resampling import resampled_values
+from evaluation.resampling import CLASSES, resampled_values
 from evaluation.scene_scores import SceneScores
 from limtr.progress import progress
+from limtr.scene import PREDICTED_TYPES
 
 Float = npt.NDArray[np.float64]
 Scores = Mapping[str, Mapping[int, SceneScores]]
@@ -49,6 +50,12 @@ class Comparison:
     def baseline(self) -> str:
         """The variant that the others are compared with."""
         return next(iter(self.variants))
+
+    def shown_classes(self) -> list[tuple[int, str]]:
+        """Rows of the axis of classes that have objects; the mean of classes only where it is one of several."""
+        kinds = set(self.scenes.rows["object_type"].tolist())
+        rows = [(row, kind.name) for row, kind in enumerate(PREDICTED_TYPES) if kind in kinds]
+        return [*rows, (len(CLASSES) - 1, CLASSES[-1])] if len(rows) > 1 else rows
 
 
 def analyse(scores: Scores, *, num_resamples: int, level: float, seed: int) -> Comparison:

@@ -12,7 +12,6 @@ from evaluation.comparison.analyse import Comparison
 from evaluation.comparison.cost import Cost
 from evaluation.comparison.verdicts import NAMES, SHOWN, better_or_worse, class_name
 from evaluation.metric_config import METRIC_NAMES
-from evaluation.resampling import CLASSES
 from evaluation.table import HIGHER_IS_BETTER
 from limtr.files import atomic_path
 
@@ -30,7 +29,8 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
     names = [name for name, numbers in comparison.variants.items() if numbers.difference is not None]
     if not names:
         return None
-    figure, axes = _figure(1, len(SHOWN), width=3.0 * len(SHOWN), height=1.6 + 0.42 * len(CLASSES) * max(len(names), 2))
+    classes = comparison.shown_classes()
+    figure, axes = _figure(1, len(SHOWN), width=3.0 * len(SHOWN), height=2.0 + 0.42 * len(classes) * max(len(names), 2))
     base = comparison.variants[comparison.baseline].values.estimate[:, -1]
     for panel, metric in zip(axes[0], SHOWN, strict=True):
         column = METRIC_NAMES.index(metric)
@@ -39,12 +39,12 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
             assert difference is not None
             shift = (place - 0.5 * (len(names) - 1)) * 0.7 / max(len(names), 2)
             color, marker = _look(comparison, name)
-            for row in range(len(CLASSES)):
+            for row, (position, _) in enumerate(classes):
                 parts = (difference.estimate, difference.low, difference.high)
-                estimate, low, high = (float(part[row, -1, column]) for part in parts)
-                if np.isnan(estimate) or not base[row, column]:
+                estimate, low, high = (float(part[position, -1, column]) for part in parts)
+                if np.isnan(estimate) or not base[position, column]:
                     continue
-                scale = 100.0 / abs(float(base[row, column]))
+                scale = 100.0 / abs(float(base[position, column]))
                 told = bool(better_or_worse(metric, low, high))
                 panel.errorbar(
                     scale * estimate, row + shift, xerr=[[scale * (estimate - low)], [scale * (high - estimate)]],
@@ -56,8 +56,8 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
         better = "right" if metric in HIGHER_IS_BETTER else "left"
         panel.set_title(f"{NAMES[metric]}\n(better to the {better})", fontsize=10)
         panel.set_xlabel(f"% of {comparison.baseline}", fontsize=9)
-        panel.set_yticks(range(len(CLASSES)), [class_name(kind) for kind in CLASSES])
-        panel.set_ylim(len(CLASSES) - 0.5, -0.5)
+        panel.set_yticks(range(len(classes)), [class_name(kind) for _, kind in classes])
+        panel.set_ylim(len(classes) - 0.5, -0.5)
         panel.grid(axis="x", color="#e3e6ea")
         if panel is not axes[0][0]:
             panel.set_yticklabels([])
@@ -92,7 +92,7 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
             panel.plot([spent[i] for i in front], [reached[i] for i in front], "--", color="#8a8f98", linewidth=1.2, zorder=0)
             panel.set_xlabel(label)
             panel.set_ylabel(
-                f"{NAMES[metric]}, mean of classes ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
+                f"{NAMES[metric]}, {_what(comparison)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
             )
             panel.margins(x=0.15)
             panel.grid(color="#e3e6ea")
@@ -114,6 +114,10 @@ def pareto_front(spent: Sequence[float], reached: Sequence[float], *, higher_is_
             front.append(index)
             best = sign * reached[index]
     return front
+
+
+def _what(comparison: Comparison) -> str:
+    return class_name(comparison.shown_classes()[-1][1])
 
 
 def _look(comparison: Comparison, name: str) -> tuple[str, str]:

@@ -11,7 +11,6 @@ from evaluation.comparison.analyse import Comparison
 from evaluation.comparison.cost import Cost
 from evaluation.comparison.verdicts import NAMES, SHOWN, UNITS, better_or_worse, class_name
 from evaluation.metric_config import METRIC_NAMES
-from evaluation.resampling import CLASSES
 from evaluation.table import DIGITS
 from limtr.scene import ObjectType
 
@@ -38,9 +37,7 @@ def quality_table(comparison: Comparison) -> TextTable:
     """
     types = comparison.scenes.rows["object_type"]
     rows: list[tuple[str, ...]] = []
-    for position, kind in enumerate(CLASSES):
-        if np.isnan(comparison.variants[comparison.baseline].values.estimate[position, -1]).all():
-            continue
+    for position, kind in comparison.shown_classes():
         label = class_name(kind) if kind == "mean" else f"{class_name(kind)} ({int((types == ObjectType[kind]).sum())})"
         for name, numbers in comparison.variants.items():
             cells = [_value(numbers.values.estimate[position, -1, METRIC_NAMES.index(metric)], metric) for metric in SHOWN]

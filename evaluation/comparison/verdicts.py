@@ -8,7 +8,6 @@ import numpy as np
 
 from evaluation.comparison.analyse import Comparison
 from evaluation.metric_config import METRIC_NAMES
-from evaluation.resampling import CLASSES
 from evaluation.table import DIGITS, HIGHER_IS_BETTER
 
 SHOWN = ("minADE", "minFDE", "miss_rate", "mAP", "soft_mAP")
@@ -35,7 +34,7 @@ def verdicts(comparison: Comparison, variant: str) -> Iterator[str]:
     if numbers.difference is None:
         return
     base = comparison.variants[comparison.baseline].values.estimate
-    for position, kind in enumerate(CLASSES):
+    for position, kind in comparison.shown_classes():
         for metric in SHOWN:
             at = (position, -1, METRIC_NAMES.index(metric))
             estimate, low, high = (float(part[at]) for part in _parts(comparison, variant))
@@ -60,9 +59,10 @@ def _parts(comparison: Comparison, variant: str) -> tuple[np.ndarray, np.ndarray
 def count_intervals(comparison: Comparison) -> tuple[int, int]:
     """How many differences (classes alone, mean over horizons, shown metrics) were looked at, and how many exclude zero."""
     columns = [METRIC_NAMES.index(metric) for metric in SHOWN]
+    rows = [position for position, _ in comparison.shown_classes()]
     looked = excluded = 0
     for numbers in comparison.variants.values():
         if numbers.difference is not None:
-            looked += int((~np.isnan(numbers.difference.low[:, -1][:, columns])).sum())
-            excluded += int(numbers.difference.excludes_zero[:, -1][:, columns].sum())
+            looked += int((~np.isnan(numbers.difference.low[rows, -1][:, columns])).sum())
+            excluded += int(numbers.difference.excludes_zero[rows, -1][:, columns].sum())
     return looked, excluded

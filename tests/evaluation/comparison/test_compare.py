@@ -56,6 +56,20 @@ def test_a_comparison_finds_the_better_variant_and_writes_everything(
     assert json.loads((tmp_path / "out" / "report.json").read_text())["verb"] == "compare"
 
 
+def test_classes_can_be_compared_alone(
+    commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, lidar: false}")
+    assert run(compare(files, data, tmp_path / "out", classes=("pedestrian",))) == 0
+    told = capsys.readouterr().out
+    assert "pedestrian, minADE: two is better than one by " in told
+    assert "vehicle" not in told
+    assert "mean of classes" not in told
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["variants"]["two"]["values"]["VEHICLE"]["mean"]["minADE"]["estimate"] is None
+    assert "--classes pedestrian" in (tmp_path / "out" / "compare.md").read_text()
+
+
 def test_finished_runs_are_kept_and_a_failed_one_is_named_and_tried_again(
     commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
