@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from evaluation.comparison.analyse import Comparison, analyse
 from evaluation.comparison.cost import Cost, cost_of
+from evaluation.comparison.degraded import curves_table, draw_curves, read_curves
 from evaluation.comparison.document import write_document
 from evaluation.comparison.execute import in_turn, on_ray
 from evaluation.comparison.perform import Outcome
@@ -21,7 +22,9 @@ from evaluation.comparison.runs import EvaluationPlan, Run, earlier_settings, pl
 from evaluation.comparison.tables import cost_table, print_table, quality_table
 from evaluation.comparison.variants import Variant, read_variants
 from evaluation.comparison.verdicts import verdicts
+from evaluation.corruptions.catalogue import SEVERITIES, CorruptionName
 from evaluation.metric_config import Bucketing
+from evaluation.robustness import check_severities
 from evaluation.scene_scores import FILE as SCORES_FILE
 from evaluation.scene_scores import SceneScores, read_scene_scores
 from limtr.files import write_json
@@ -52,6 +55,10 @@ class CompareConfig:
     """Compare what is predicted for these classes."""
     bucketing: Bucketing = "2024"
     """Rule of the trajectory buckets of mAP."""
+    corrupt: tuple[CorruptionName, ...] = ()
+    """Evaluate every run on degraded inputs of these kinds too (`all`: of every kind), as `limtr evaluate --corrupt` does."""
+    severities: tuple[int, ...] = SEVERITIES
+    """Of --corrupt: 1 (mild) to 5."""
     resamples: int = 2000
     """Bootstrap resamples of scenes and seeds."""
     level: float = 0.95
@@ -77,6 +84,13 @@ class CompareConfig:
             raise ValueError(f"--resamples must be at least 100, is {self.resamples}: intervals would be noise")
         if not 0.5 <= self.level < 1.0:
             raise ValueError(f"--level must be at least 0.5 and below 1, is {self.level}")
+        check_severities(self.severities)
+
+    @property
+    def plan(self) -> EvaluationPlan:
+        """How every run is evaluated."""
+        words = ("--corrupt", *self.corrupt, "--severities", *map(str, self.severities)) if self.corrupt else ()
+        return EvaluationPlan(split=self.split, bucketing=self.bucketing, words=words)
 
 
 def run(config: CompareConfig) -> int:
@@ -85,8 +99,7 @@ def run(config: CompareConfig) -> int:
     for data in dict.fromkeys(variant.data for variant in variants):
         for split in ("train", config.split):
             SceneSource(data, split)
-    plan = EvaluationPlan(split=config.split, bucketing=config.bucketing)
-    runs = plan_runs(variants, range(config.seeds), plan, config.out, threads=config.threads)
+    runs = plan_runs(variants, range(config.seeds), config.plan, config.out, threads=config.threads)
     finished = {item.folder: item.finished() for item in runs}
     missing = [item for item in runs if finished[item.folder] is None]
     _tell_plan(config, runs, missing)
@@ -160,15 +173,20 @@ def _report(
     comparison = analyse(scores, num_resamples=config.resamples, level=config.level, seed=0)
     context = Context(variants=variants, costs=costs, failed=failed, same_order=why_order_differs(variants))
     _print(config, comparison, context)
-    results = as_results(comparison, context)
+    evaluations = {name: [item.evaluation for item in whole if item.variant == name] for name in comparison.variants}
+    curves = read_curves(evaluations, [kind.name for kind in kinds])
+    results = as_results(comparison, context) | ({"robustness": curves} if curves else {})
     write_json(config.out / RESULTS_FILE, as_plain(results))
     pictures = [draw_pareto(comparison, costs, config.out / "pareto.png")]
     differences = draw_differences(comparison, config.out / "differences.png")
     pictures = [differences, *pictures] if differences else pictures
+    if curves:
+        print_table(curves_table(curves), "degraded inputs, mean over horizons, classes and seeds")
+        pictures.append(draw_curves(comparison, curves, config.out / "robustness.png"))
     command = shlex.join(["limtr", "compare", *_words(config)])
-    write_document(config.out / DOCUMENT_FILE, comparison, context, pictures=pictures, command=command)
+    write_document(config.out / DOCUMENT_FILE, comparison, context, curves, pictures=pictures, command=command)
     inputs = [*config.config, *dict.fromkeys(variant.data for variant in variants)]
-    told = {key: value for key, value in results.items() if key != "variants"}
+    told = {key: value for key, value in results.items() if key not in ("variants", "robustness")}
     told["verdicts"] = {name: item.get("verdicts", []) for name, item in results["variants"].items()}
     told["runs"] = {item.name: item.folder for item in whole}
     write_report(config.out, verb="compare", inputs=inputs, config=config, seed=None, results=told)
@@ -194,6 +212,7 @@ def _words(config: CompareConfig) -> list[str]:
     words = ["--config", *map(str, config.config), "--seeds", str(config.seeds)]
     words += ["--data", str(config.data)] if config.data else []
     defaults = CompareConfig(config=config.config, out=config.out)
+    words += list(config.plan.words)
     words += ["--classes", *config.classes] if config.classes != defaults.classes else []
     for name in ("split", "bucketing", "resamples", "level", "threads"):
         if getattr(config, name) != getattr(defaults, name):

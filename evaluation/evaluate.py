@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 
 from evaluation.baselines import constant_velocity, turn_rate_fan
+from evaluation.corruptions.catalogue import SEVERITIES, CorruptionName
 from evaluation.file_scoring import FileScore, score_file
 from evaluation.metric_config import Bucketing, MotionMetricsConfig
 from evaluation.official import OfficialJudge, print_verdict
 from evaluation.oracle import find_oracle
 from evaluation.plots import draw_scene, picture_path
 from evaluation.predictions import read_metadata
+from evaluation.report.of_evaluation import write_evaluation_report
+from evaluation.report.write import ReportCollector
+from evaluation.robustness import FOLDER, Curves, RobustnessPlan, as_results, check_severities, chosen, measure
+from evaluation.robustness_table import draw_curves, print_curves
 from evaluation.scenario_predictions import ScenarioPredictions
 from evaluation.scene_scores import FILE as SCORES_FILE
 from evaluation.scene_scores import SceneScoresCollector, also_collect
@@ -73,6 +78,15 @@ class EvaluateConfig:
 
     official: bool = False
     """Have Waymo's own op (`make oracle`) judge the same predictions; exit status 1 if a number differs by more than 1e-4."""
+    report: bool = False
+    """Write report.html: tables, curves, breakdowns and a gallery of scenes in one file to look at."""
+
+    corrupt: tuple[CorruptionName, ...] = ()
+    """With --checkpoint: measure again with degraded inputs of these kinds (`all`: of every kind), at several severities."""
+    severities: tuple[int, ...] = SEVERITIES
+    """Of --corrupt: 1 (mild) to 5."""
+    seed: int = 0
+    """Of the random numbers of --corrupt."""
 
     scene_scores: bool = False
     """With --checkpoint: write scene_scores.npz, every object's part in the metrics, which `limtr compare` resamples."""
@@ -89,6 +103,9 @@ class EvaluateConfig:
             raise ValueError("--allow-missing belongs to --predictions")
         if self.scene_scores and self.checkpoint is None:
             raise ValueError("--scene-scores belongs to --checkpoint")
+        if self.corrupt and self.checkpoint is None:
+            raise ValueError("--corrupt needs --checkpoint: predictions in a file were made already")
+        check_severities(self.severities)
 
     @property
     def folder(self) -> Path:
@@ -119,14 +136,16 @@ def run(config: EvaluateConfig) -> int:
     return _run_model(config, source, judge) if config.checkpoint is not None else _run_file(config, source, judge)
 
 
-def _watch(judge: OfficialJudge | None, judged: str) -> Watch | None:
-    """Hands what the predictor `judged` says to the judge."""
-    if judge is None:
+def _watch(judge: OfficialJudge | None, judged: str, html: ReportCollector | None) -> Watch | None:
+    """Hands what the predictor `judged` says to the judge, and everything to the report."""
+    if judge is None and html is None:
         return None
 
     def watch(name: str, scene: Scene, paired: ScenarioPredictions) -> None:
-        if name == judged:
+        if judge is not None and name == judged:
             judge.add(scene, paired)
+        if html is not None:
+            html.watch(name, scene, paired)
 
     return watch
 
@@ -160,7 +179,8 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
         "model, best mode": lambda scenes: [best_mode_only(prediction) for prediction in latest],
         **baselines(),
     }
-    watch = _watch(judge, "model")
+    html = ReportCollector("model", list(baselines()), metrics_config) if config.report else None
+    watch = _watch(judge, "model", html)
     collector = SceneScoresCollector(metrics_config) if config.scene_scores else None
     if collector is not None:
         watch = also_collect(watch, collector, "model")
@@ -172,17 +192,42 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
             print(f"not scored: {number} targets {name.replace('_', ' ')}")
     found, agrees = _judge(config, judge)
     drawn = draw(config, source, model.predict)
+    curves = _corrupt(config, source, model, results["model"], metrics_config)
     about = {
         "checkpoint": config.checkpoint,
         "model_fingerprint": model.fingerprint(),
         "licence": model.licence,
         "targets": targets,
+        **({"robustness": as_results(curves)} if curves else {}),
         **found,
     }
     if collector is not None:
         collector.result().write(config.folder / SCORES_FILE)
     _write(config, source, results, about, drawn)
+    if html is not None:
+        write_evaluation_report(config, about, results, source, html, predict=model.predict, robustness=curves)
     return 0 if agrees else 1
+
+
+def _corrupt(
+    config: EvaluateConfig, source: SceneSource, model: MotionPredictor, clean: EvaluationResult, measured: MotionMetricsConfig
+) -> Curves:
+    """What --corrupt asks for, printed and drawn; empty without it."""
+    names = chosen(config.corrupt, use_lidar=model.config.view.use_lidar)
+    if not names:
+        return {}
+    about = {
+        "model_fingerprint": model.fingerprint(),
+        "data_fingerprint": data_fingerprint(config.data),
+        "split": config.split,
+        "bucketing": config.bucketing,
+    }
+    folder = config.folder / FOLDER
+    plan = RobustnessPlan(names=names, severities=config.severities, seed=config.seed, about=about, folder=folder)
+    curves = measure(plan, model.predict, source, clean, config=measured, batch_size=config.batch_size)
+    print_curves(curves)
+    print(f"metrics over severity: {draw_curves(curves, folder / 'robustness.png')}")
+    return curves
 
 
 def _run_file(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge | None) -> int:
@@ -190,14 +235,18 @@ def _run_file(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge 
     about = {"predictions": config.predictions, "file_metadata": read_metadata(config.predictions)}
     ids = source.scenario_ids()
     metrics_config = MotionMetricsConfig(bucketing=config.bucketing)
-    scored = score_file(config.predictions, source, ids, metrics_config, _watch(judge, "predictions"))
+    html = ReportCollector("predictions", list(baselines()), metrics_config) if config.report else None
+    watch = _watch(judge, "predictions", html)
+    scored = score_file(config.predictions, source, ids, metrics_config, watch)
     if scored.metrics.num_scenarios == 0:
         raise ValueError(
             f"{config.predictions}: no scenario of {config.data} split {config.split!r} is in it; "
             f"{'; '.join(scored.problems) or 'the file is empty'}"
         )
     rows = [row for row, scenario_id in enumerate(ids) if scenario_id in scored.metrics.scenario_ids]
-    others = score(source, baselines(), config=metrics_config, batch_size=config.batch_size, rows=rows, title="baselines")
+    others = score(
+        source, baselines(), config=metrics_config, batch_size=config.batch_size, rows=rows, title="baselines", watch=watch
+    )
     results = {"predictions": result_of(scored.metrics)} | {name: result_of(item) for name, item in others.items()}
     _print(config, results, f"{config.predictions} on {config.split} of {config.data}")
     for problem in scored.problems:
@@ -210,6 +259,8 @@ def _run_file(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge 
     found, agrees = _judge(config, judge)
     about |= {"agreement": _agreement(scored), **found}
     _write(config, source, results, about, drawn)
+    if html is not None:
+        write_evaluation_report(config, about, results, source, html, notes=scored.problems)
     whole = not scored.problems or (config.allow_missing and not scored.bad_scenarios)
     return 0 if whole and agrees else 1
 
@@ -261,6 +312,7 @@ def _write(
     inputs = [path for path in (config.checkpoint, config.predictions, config.data) if path is not None]
     summary = {name: result.summary() for name, result in results.items()}
     plain = {**about, "summary": summary, "pictures": drawn, "data_fingerprint": content["data_fingerprint"]}
-    write_report(config.folder, verb="evaluate", inputs=inputs, config=config, seed=None, results=plain)
+    seed = config.seed if config.corrupt else None
+    write_report(config.folder, verb="evaluate", inputs=inputs, config=config, seed=seed, results=plain)
     where = f", {len(drawn)} pictures in {config.folder / 'pictures'}" if drawn else ""
     print(f"all values in {config.folder / 'metrics.json'}{where}")

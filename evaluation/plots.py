@@ -8,19 +8,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.palette import GREEN, OTHER_COLOR, TRUTH_COLOR, TYPE_COLORS, VERMILLION, YELLOW
+from evaluation.signals import SignalMeaning, signals_at
 from limtr.files import atomic_path, path_inside
 from limtr.prediction import ScenePrediction
 from limtr.scene import ObjectType, Scene
 
 Float = npt.NDArray[np.float64]
 
-TYPE_COLORS = {ObjectType.VEHICLE: "#1f5fbf", ObjectType.PEDESTRIAN: "#c2410c", ObjectType.CYCLIST: "#0f7b4f"}
-OTHER_COLOR = "#8a8f98"
-TRUTH_COLOR = "#111111"
 MARGIN_M = 12.0
 SMALLEST_VIEW_M = 40.0
 SHOWN_SCORE = 0.02
 """Modes below this share of the agent's best score are drawn, but not labelled."""
+
+SIGNAL_STYLE = {
+    SignalMeaning.STOP: ("s", VERMILLION),
+    SignalMeaning.CAUTION: ("^", YELLOW),
+    SignalMeaning.GO: ("o", GREEN),
+    SignalMeaning.UNKNOWN: ("D", "white"),
+}
+"""Marker and colour."""
 
 _LANES, _DRIVEWAY, _STOP_SIGN, _CROSSWALK, _BUMP = range(1, 4), 20, 17, 18, 19
 _LINES, _EDGES = range(6, 14), range(15, 17)
@@ -42,11 +49,12 @@ def draw_scene(scene: Scene, prediction: ScenePrediction, path: Path) -> Path:
     axes = figure.add_subplot()
     modes = prediction.xy_m - scene.origin_m[:2]
     rows = np.array([int(np.flatnonzero(scene.track_id == name)[0]) for name in prediction.object_id], dtype=np.int64)
-    _draw_map(axes, scene)
+    draw_map(axes, scene)
+    draw_signals(axes, scene, scene.current_step)
     _draw_tracks(axes, scene, rows)
     for row, paths, scores in zip(rows, modes, prediction.scores, strict=True):
         _draw_modes(axes, scene, int(row), paths, scores)
-    _crop(axes, scene, rows, modes)
+    crop_to_targets(axes, scene, rows, modes)
     axes.set_aspect("equal")
     axes.set_xlabel("x [m], scene frame")
     axes.set_ylabel("y [m]")
@@ -67,7 +75,8 @@ def picture_path(folder: Path, scenario_id: str) -> Path:
     return path_inside(folder, f"{scenario_id}.png")
 
 
-def _draw_map(axes: Any, scene: Scene) -> None:
+def draw_map(axes: Any, scene: Scene) -> None:
+    """The map, without signals."""
     from matplotlib.collections import LineCollection, PolyCollection
 
     stops = np.cumsum(scene.feature_length)
@@ -86,7 +95,19 @@ def _draw_map(axes: Any, scene: Scene) -> None:
     axes.add_collection(LineCollection(of(*_EDGES), colors="#6b7280", linewidths=1.2, zorder=2))
     signs = [piece[0] for piece, kind in zip(pieces, kinds, strict=True) if kind == _STOP_SIGN and len(piece)]
     if signs:
-        axes.scatter(*np.array(signs).T, marker="8", s=34, color="#b91c1c", zorder=3)
+        axes.scatter(*np.array(signs).T, marker="8", s=34, color=VERMILLION, zorder=3)
+
+
+def draw_signals(axes: Any, scene: Scene, step: int) -> list[Any]:
+    """What the signals show at a step: shape and colour; returns what was drawn."""
+    seen: dict[SignalMeaning, list[npt.NDArray[np.float32]]] = {}
+    for stop_m, meaning in signals_at(scene, step):
+        seen.setdefault(meaning, []).append(stop_m[:2])
+    return [
+        axes.scatter(*np.array(stops).T, marker=SIGNAL_STYLE[meaning][0], color=SIGNAL_STYLE[meaning][1], s=36,
+                     edgecolor=TRUTH_COLOR, linewidth=0.6, zorder=4)
+        for meaning, stops in seen.items()
+    ]  # fmt: skip
 
 
 def _draw_tracks(axes: Any, scene: Scene, targets: npt.NDArray[np.int64]) -> None:
@@ -95,10 +116,9 @@ def _draw_tracks(axes: Any, scene: Scene, targets: npt.NDArray[np.int64]) -> Non
     now = scene.current_step
     for row in range(scene.num_tracks):
         is_target = row in targets
-        kind = ObjectType(int(scene.track_type[row])) if int(scene.track_type[row]) in list(ObjectType) else ObjectType.OTHER
-        color = TYPE_COLORS.get(kind, OTHER_COLOR) if is_target else OTHER_COLOR
+        color = track_color(scene, row) if is_target else OTHER_COLOR
         if scene.track_valid[row, now]:
-            corners = _corners(scene.track_states[row, now])
+            corners = box_corners_m(scene.track_states[row, now])
             axes.add_patch(Polygon(corners, facecolor=color, edgecolor="white", linewidth=0.6, alpha=0.9, zorder=6))
             if row == scene.sdc_track:
                 axes.add_patch(Polygon(corners, fill=False, edgecolor=TRUTH_COLOR, linewidth=1.6, zorder=7))
@@ -110,7 +130,13 @@ def _draw_tracks(axes: Any, scene: Scene, targets: npt.NDArray[np.int64]) -> Non
             axes.scatter(*future[-1], marker="s", s=26, color=TRUTH_COLOR, zorder=9)
 
 
-def _corners(state: npt.NDArray[np.float32]) -> Float:
+def track_color(scene: Scene, row: int) -> str:
+    """Colour of a track's class."""
+    kind = int(scene.track_type[row])
+    return TYPE_COLORS.get(ObjectType(kind), OTHER_COLOR) if kind in list(ObjectType) else OTHER_COLOR
+
+
+def box_corners_m(state: npt.NDArray[np.float32]) -> Float:
     """(4, 2) corners of a track's box."""
     length, width, heading = state[3], state[4], state[6]
     unit = np.array([[0.5, 0.5], [0.5, -0.5], [-0.5, -0.5], [-0.5, 0.5]]) * (length, width)
@@ -119,7 +145,7 @@ def _corners(state: npt.NDArray[np.float32]) -> Float:
 
 
 def _draw_modes(axes: Any, scene: Scene, row: int, paths: Float, scores: Float) -> None:
-    color = TYPE_COLORS.get(ObjectType(int(scene.track_type[row])), OTHER_COLOR)
+    color = track_color(scene, row)
     start = scene.track_states[row, scene.current_step, :2]
     best = max(float(scores.max(initial=0.0)), 1e-12)
     for path, score in sorted(zip(paths, scores, strict=True), key=lambda pair: float(pair[1])):
@@ -141,7 +167,7 @@ def _draw_modes(axes: Any, scene: Scene, row: int, paths: Float, scores: Float) 
             )
 
 
-def _crop(axes: Any, scene: Scene, rows: npt.NDArray[np.int64], modes: Float) -> None:
+def crop_to_targets(axes: Any, scene: Scene, rows: npt.NDArray[np.int64], modes: Float) -> None:
     """Show a square that holds the targets with their history, truth and modes."""
     points = [modes.reshape(-1, 2)]
     points += [scene.track_states[row, :, :2][scene.track_valid[row]] for row in rows]
@@ -160,8 +186,12 @@ def _legend() -> list[Any]:
 
     modes = [Line2D([], [], color=color, marker="o", linewidth=2, label=f"{kind.name.lower()}: modes with scores")
              for kind, color in TYPE_COLORS.items()]  # fmt: skip
+    dot: dict[str, Any] = {"linewidth": 0, "markeredgecolor": TRUTH_COLOR}
+    signals = [Line2D([], [], color=color, marker=marker, label=f"signal: {meaning.value}", **dot)
+               for meaning, (marker, color) in SIGNAL_STYLE.items()]  # fmt: skip
     return [
         *modes,
+        *signals,
         Line2D([], [], color=TRUTH_COLOR, marker="s", linewidth=2.4, label="true future"),
         Patch(facecolor=OTHER_COLOR, label="other tracks"),
         Patch(facecolor="white", edgecolor=TRUTH_COLOR, label="recording vehicle"),

@@ -31,6 +31,7 @@ VERBS: dict[str, Verb] = {
     "compare": Verb("evaluation.compare", "CompareConfig", "trainings over seeds, their differences with intervals"),
     "predict": Verb("evaluation.predict", "PredictConfig", "predictions of scenarios as one Parquet file"),
     "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Waymo's metrics beside two baselines, with pictures"),
+    "view": Verb("evaluation.view.command", "ViewConfig", "one scene as picture, animation, window or Rerun recording"),
     "submit": Verb("evaluation.submit", "SubmitConfig", "predictions as a challenge submission, checked before upload"),
     "tune-nms": Verb("evaluation.tune_nms", "TuneNmsConfig", "search the NMS distance of each class"),
     "verify model": Verb("limtr.verify_model", "VerifyModelConfig", "compare the model with a golden file"),

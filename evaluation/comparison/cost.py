@@ -35,7 +35,7 @@ class Cost:
 
 
 def cost_of(training: Path, data: Path, split: str, finished: Sequence[Mapping[str, Any]]) -> Cost:
-    """Costs of a variant, from one of its trainings (for the model) and all its `run.json` (for what was measured)."""
+    """Costs of a variant, from one of its trainings (for the model) and all its `finished.json` (for what was measured)."""
     model = MotionPredictor.load(training, device="cpu")
     trains = [item["cost"]["train"] for item in finished]
     return Cost(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.comparison.analyse import Comparison
+from evaluation.comparison.degraded import Curves, curves_table
 from evaluation.comparison.results import Context
 from evaluation.comparison.tables import cost_table, quality_table
 from evaluation.comparison.variants import Variant
@@ -13,7 +14,9 @@ from evaluation.comparison.verdicts import count_intervals, verdicts
 from limtr.files import write_bytes
 
 
-def write_document(path: Path, comparison: Comparison, context: Context, *, pictures: Sequence[Path], command: str) -> Path:
+def write_document(
+    path: Path, comparison: Comparison, context: Context, curves: Curves, *, pictures: Sequence[Path], command: str
+) -> Path:
     """Write the document beside its pictures."""
     numbers = next(iter(comparison.variants.values()))
     types = len(comparison.scenes.object_id)
@@ -28,6 +31,7 @@ def write_document(path: Path, comparison: Comparison, context: Context, *, pict
         "## Quality",
         quality_table(comparison).as_markdown(),
         *(f"![{picture.stem}]({picture.name})" for picture in pictures),
+        *(["## Degraded inputs", curves_table(curves).as_markdown()] if curves else []),
         "## Cost",
         cost_table(comparison, context.costs).as_markdown(),
         "Times and memory are those of `limtr train` on this machine beside whatever else ran; CPU-seconds depend least on "

@@ -62,7 +62,8 @@ def perform(run: Run) -> None:
             write_json(run.folder / TRAINED_FILE, {"position": read_json(run.training / "report.json")["results"]["position"]})
         words = ["--checkpoint", str(run.training), "--out", str(run.evaluation), "--scene-scores", "--pictures", "0"]
         _limtr(run, "evaluate", [*run.evaluate_words, *words], lock)
-        write_json(run.folder / FINISHED_FILE, {"settings": run.settings, **_costs(run)})
+        settings = {"settings": run.settings, "evaluation": run.evaluation_settings}
+        write_json(run.evaluation / FINISHED_FILE, {**settings, **_costs(run)})
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
     if not names:
         return None
     classes = comparison.shown_classes()
-    figure, axes = _figure(1, len(SHOWN), width=3.0 * len(SHOWN), height=2.0 + 0.42 * len(classes) * max(len(names), 2))
+    figure, axes = new_figure(1, len(SHOWN), width=3.0 * len(SHOWN), height=2.0 + 0.42 * len(classes) * max(len(names), 2))
     base = comparison.variants[comparison.baseline].values.estimate[:, -1]
     for panel, metric in zip(axes[0], SHOWN, strict=True):
         column = METRIC_NAMES.index(metric)
@@ -38,7 +38,7 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
             difference = comparison.variants[name].difference
             assert difference is not None
             shift = (place - 0.5 * (len(names) - 1)) * 0.7 / max(len(names), 2)
-            color, marker = _look(comparison, name)
+            color, marker = look_of(comparison, name)
             for row, (position, _) in enumerate(classes):
                 parts = (difference.estimate, difference.low, difference.high)
                 estimate, low, high = (float(part[position, -1, column]) for part in parts)
@@ -63,16 +63,16 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
             panel.set_yticklabels([])
     level = comparison.variants[comparison.baseline].values.level
     figure.legend(
-        handles=_legend(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
+        handles=legend_of(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
         title=f"difference to {comparison.baseline}, {level:.0%} intervals over scenes and seeds; filled: excludes zero",
     )  # fmt: skip
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -> Path:
     """Quality (mean of classes, with its interval) over cost; the dashed line joins what nothing beats in both."""
     names = list(comparison.variants)
-    figure, axes = _figure(2, 2, width=10.5, height=7.5)
+    figure, axes = new_figure(2, 2, width=10.5, height=7.5)
     kinds = (("MFLOP per agent", [costs[name].flops_per_agent / 1e6 for name in names]),
              ("training CPU-seconds", [costs[name].training_cpu_s for name in names]))  # fmt: skip
     for row, metric in enumerate(("minADE", "mAP")):
@@ -83,7 +83,7 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
                 values = comparison.variants[name].values
                 estimate, low, high = (float(part[-1, -1, column]) for part in (values.estimate, values.low, values.high))
                 reached.append(estimate)
-                color, marker = _look(comparison, name)
+                color, marker = look_of(comparison, name)
                 panel.errorbar(
                     spent[index], estimate, yerr=[[estimate - low], [high - estimate]], fmt=marker, color=color, capsize=3,
                     markersize=7,
@@ -98,10 +98,10 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
             panel.grid(color="#e3e6ea")
     level = comparison.variants[names[0]].values.level
     figure.legend(
-        handles=_legend(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
+        handles=legend_of(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
         title=f"{level:.0%} intervals of each variant alone, not of the paired differences",
     )  # fmt: skip
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def pareto_front(spent: Sequence[float], reached: Sequence[float], *, higher_is_better: bool) -> list[int]:
@@ -120,20 +120,22 @@ def _what(comparison: Comparison) -> str:
     return class_name(comparison.shown_classes()[-1][1])
 
 
-def _look(comparison: Comparison, name: str) -> tuple[str, str]:
+def look_of(comparison: Comparison, name: str) -> tuple[str, str]:
     """Colour and marker of a variant, the same in every picture."""
     index = list(comparison.variants).index(name)
     return COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
 
 
-def _legend(comparison: Comparison, names: Sequence[str]) -> list[Any]:
+def legend_of(comparison: Comparison, names: Sequence[str]) -> list[Any]:
+    """Handles of a legend of variants."""
     from matplotlib.lines import Line2D
 
-    looks = {name: _look(comparison, name) for name in names}
+    looks = {name: look_of(comparison, name) for name in names}
     return [Line2D([], [], color=color, marker=marker, linewidth=1.4, label=name) for name, (color, marker) in looks.items()]
 
 
-def _figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, Any]:
+    """A figure without a window, and its panels as (rows, columns)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -142,7 +144,8 @@ def _figure(rows: int, columns: int, *, width: float, height: float) -> tuple[An
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a PNG in one step."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     return path

@@ -16,7 +16,7 @@ from limtr.files import read_json
 from limtr.intentions import INTENTIONS_FILE
 from preprocessing.shards import data_fingerprint
 
-FINISHED_FILE = "run.json"
+FINISHED_FILE = "finished.json"
 SETTINGS_FILE = "settings.json"
 LOG_FILE = "log.txt"
 HARMLESS_OPTIONS = ("workers", "cache_gib", "licence", "init_from")
@@ -48,7 +48,9 @@ class Run:
     seed: int
     folder: Path
     settings: Mapping[str, Any]
-    """Everything that decides on the result, as JSON can hold it."""
+    """Everything that decides on the trained model, as JSON can hold it."""
+    evaluation_settings: Mapping[str, Any]
+    """How it is evaluated: another way needs no other training."""
     train_words: tuple[str, ...]
     evaluate_words: tuple[str, ...]
     threads: int
@@ -65,8 +67,8 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """The folder of `limtr evaluate`."""
-        return self.folder / "evaluation"
+        """The folder of `limtr evaluate`, which carries a hash of how it is evaluated."""
+        return self.folder / f"evaluation-{_key(self.evaluation_settings)}"
 
     @property
     def log(self) -> Path:
@@ -74,16 +76,16 @@ class Run:
         return self.folder / LOG_FILE
 
     def finished(self) -> dict[str, Any] | None:
-        """What `run.json` tells if the run is whole, else None.
+        """What `finished.json` tells if the run is whole, else None.
 
         Raises:
             ValueError: the file is damaged, or of other settings than the folder's name says.
         """
-        path = self.folder / FINISHED_FILE
+        path = self.evaluation / FINISHED_FILE
         if not path.exists() or not (self.evaluation / SCORES_FILE).exists():
             return None
         content: dict[str, Any] = read_json(path)
-        if content.get("settings") != self.settings:
+        if content.get("settings") != self.settings or content.get("evaluation") != self.evaluation_settings:
             raise ValueError(f"{path} holds the result of other settings; remove {self.folder}")
         return content
 
@@ -111,20 +113,23 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         "start": _start_fingerprint(variant.options.get("init_from")),
         "data": data,
         "threads": threads,
-        "evaluation": {"split": plan.split, "bucketing": plan.bucketing, "words": list(plan.words)},
     }
     settings = json.loads(json.dumps(settings))
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = out / "runs" / f"{slug(variant.name)}-seed{seed}-{key}"
+    folder = out / "runs" / f"{slug(variant.name)}-seed{seed}-{_key(settings)}"
     return Run(
         variant=variant.name,
         seed=seed,
         folder=folder,
         settings=settings,
+        evaluation_settings={"split": plan.split, "bucketing": plan.bucketing, "words": list(plan.words)},
         train_words=("--data", str(variant.data), *variant.words(), "--seed", str(seed), "--keep", "1"),
         evaluate_words=("--data", str(variant.data), "--split", plan.split, "--bucketing", plan.bucketing, *plan.words),
         threads=threads,
     )
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def slug(name: str) -> str:

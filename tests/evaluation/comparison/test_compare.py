@@ -70,6 +70,23 @@ def test_classes_can_be_compared_alone(
     assert "--classes pedestrian" in (tmp_path / "out" / "compare.md").read_text()
 
 
+def test_degraded_inputs_are_passed_on_and_shown_without_training_again(
+    commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, lidar: false}")
+    run(compare(files, data, tmp_path / "out"))
+    commands.trained()
+    assert run(compare(files, data, tmp_path / "out", corrupt=("lidar-fog",), severities=(1, 4))) == 0
+    assert commands.trained() == []
+    assert "degraded inputs, mean over horizons" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["robustness"]["two"]["lidar-fog"]["4"]["minADE"] == pytest.approx([5.0, 5.1])
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "| minADE m | lidar-fog | two | 1.050 | 2.050 | 5.050 | +381.0% |" in text
+    assert "--corrupt lidar-fog --severities 1 4" in text
+    assert (tmp_path / "out" / "robustness.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_finished_runs_are_kept_and_a_failed_one_is_named_and_tried_again(
     commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +178,7 @@ def test_everything_is_checked_before_anything_is_trained(commands: MadeCommands
 def test_a_damaged_result_is_told(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
     config = compare(write_variants(tmp_path, one="{steps: 4}"), data, tmp_path / "out", seeds=1)
     run(config)
-    (path,) = (tmp_path / "out" / "runs").glob("*/evaluation/scene_scores.npz")
+    (path,) = (tmp_path / "out" / "runs").glob("*/evaluation-*/scene_scores.npz")
     path.write_bytes(b"no zip")
     with pytest.raises(ValueError, match=r"scene_scores.npz: not a file of scene scores"):
         run(config)

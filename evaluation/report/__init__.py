@@ -1,0 +1,1 @@
+"""The report to look at: what `limtr evaluate --report` writes."""

@@ -1,0 +1,1 @@
+"""Looking at one scene: what `limtr view` makes."""
