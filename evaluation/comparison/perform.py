@@ -22,6 +22,7 @@ LAST_LINES = 8
 """Of a failed command, shown with the failure."""
 GRACE_S = 120.0
 """So long an interrupted command may take to write its checkpoint."""
+LOOK_EVERY_S = 0.2
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -104,7 +105,11 @@ def _limtr(run: Run, verb: str, words: Sequence[str], lock: int) -> None:
 
 
 def _wait(child: subprocess.Popen[bytes]) -> tuple[int, Any]:
-    _, raw, usage = os.wait4(child.pid, 0)
+    """Exit status and resource usage. Looks again and again: Ray interrupts a cancelled task between Python's steps only."""
+    ended, raw, usage = os.wait4(child.pid, os.WNOHANG)
+    while ended == 0:
+        time.sleep(LOOK_EVERY_S)
+        ended, raw, usage = os.wait4(child.pid, os.WNOHANG)
     child.returncode = os.waitstatus_to_exitcode(raw)
     return child.returncode, usage
 
