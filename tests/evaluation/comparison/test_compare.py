@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -248,17 +249,23 @@ def test_real_trainings_on_ray_are_compared(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_comparison_leaves_a_checkpoint_and_goes_on(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("executor", "number"), [("local", signal.SIGINT), ("ray", signal.SIGTERM)], ids=["local", "ray"])
+def test_a_stopped_comparison_leaves_a_checkpoint_and_no_process_and_goes_on(
+    data: Path, tmp_path: Path, executor: str, number: signal.Signals
+) -> None:
     files = write_variants(tmp_path, one="{preset: tiny, steps: 40}")
-    words = command(tmp_path, data, files, "--seeds", "1", "--executor", "local")
+    words = command(tmp_path, data, files, "--seeds", "1", "--workers", "1", "--executor", executor)
     first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "out" / "runs"
     while first.poll() is None and not any("step" in path.read_text() for path in log.glob("*/training/log.jsonl")):
         time.sleep(0.1)
-    first.send_signal(signal.SIGINT)
+    first.send_signal(number)
     told, _ = first.communicate(timeout=120)
     assert first.returncode == 130, told
     assert list(log.glob("*/training/checkpoints/latest.txt"))
+    (lock,) = log.glob("*/lock")
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nothing holds the run any more
     second = subprocess.run(words, capture_output=True, text=True)
     assert second.returncode == 0, second.stdout + second.stderr
     (path,) = log.glob("*/log.txt")
