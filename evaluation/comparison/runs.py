@@ -14,6 +14,7 @@ from evaluation.comparison.variants import Variant
 from evaluation.scene_scores import FILE as SCORES_FILE
 from limtr.files import read_json
 from limtr.intentions import INTENTIONS_FILE
+from limtr.model_files import WEIGHTS_FILE, find_model_folder
 from preprocessing.shards import data_fingerprint
 
 FINISHED_FILE = "finished.json"
@@ -175,8 +176,5 @@ def _start_fingerprint(path: Any) -> str | None:
     start = Path(path)
     if not start.exists():
         raise FileNotFoundError(f"init_from: {start} does not exist")
-    files = [start] if start.is_file() else sorted(file for file in start.rglob("*") if file.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    weights = start if start.is_file() else find_model_folder(start) / WEIGHTS_FILE
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
