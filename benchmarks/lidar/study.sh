@@ -13,10 +13,11 @@ for lead in $leads; do
   $limtr preprocess --input "lead$lead/raw" --out "lead$lead/shards" --points 512
   $limtr intentions --data "lead$lead/shards"
   # The common start sees no LiDAR: one for all leads.
-  if [ ! -f base/report.json ]; then
+  if [ ! -f base/done ]; then
     resume=$([ -f base/checkpoints/latest.txt ] && echo --resume || true)
     $limtr train --preset tiny --no-lidar --classes pedestrian --steps 4000 --batch-size 4 --mirror 0.5 --validate-every 0 \
       --validation-scenes 8 --seed 100 --licence "none: simulated scenes" --data "lead$lead/shards" --out base $resume
+    touch base/done
   fi
   $limtr compare --config "$here/mtr.yaml" "$here/limtr.yaml" --seeds 5 --classes pedestrian --data "lead$lead/shards" \
     --out "lead$lead/comparison" ${OPTIONS:-}

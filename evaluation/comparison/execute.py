@@ -77,9 +77,15 @@ def on_ray(runs: Sequence[Run], *, address: str | None, workers: int) -> Generat
             ray.shutdown()
 
 
+def _attempt_in_worker(run: Run) -> Outcome:
+    """`attempt`, which Ray can cancel even where SIGINT is ignored, as in all that a shell starts in the background."""
+    with termination_as_interrupt():
+        return attempt(run)
+
+
 def _tasks(ray: Any, runs: Sequence[Run], workers: int) -> Generator[Outcome, None, None]:
     # No retries: a run that failed is named, and the same command goes on with it.
-    remote = ray.remote(num_cpus=runs[0].threads, max_retries=0)(attempt)
+    remote = ray.remote(num_cpus=runs[0].threads, max_retries=0)(_attempt_in_worker)
     waiting = iter(runs)
     in_flight = {remote.remote(run): run for run in islice(waiting, workers)}
     try:

@@ -1,4 +1,5 @@
 import fcntl
+import functools
 import json
 import os
 import signal
@@ -255,7 +256,9 @@ def test_a_stopped_comparison_leaves_a_checkpoint_and_no_process_and_goes_on(
 ) -> None:
     files = write_variants(tmp_path, one="{preset: tiny, steps: 40}")
     words = command(tmp_path, data, files, "--seeds", "1", "--workers", "1", "--executor", executor)
-    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # As a shell starts what is put into the background: with SIGINT ignored.
+    ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=ignore)
     log = tmp_path / "out" / "runs"
     while first.poll() is None and not any("step" in path.read_text() for path in log.glob("*/training/log.jsonl")):
         time.sleep(0.1)
