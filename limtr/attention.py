@@ -7,6 +7,8 @@ import math
 import torch
 from torch.nn import functional
 
+from limtr.dropout import drop
+
 
 def masked_attention(
     query: torch.Tensor,
@@ -36,7 +38,7 @@ def masked_attention(
     Returns:
         (B, Lq, H * V).
     """
-    if key.shape[1] == 0 or query.shape[0] == 0:
+    if not torch.compiler.is_exporting() and (key.shape[1] == 0 or query.shape[0] == 0):
         # A product with every input keeps their gradients defined (zero).
         nothing = query.sum() * 0 + key.sum() * 0 + value.sum() * 0
         return query.new_zeros((*query.shape[:2], value.shape[-1])) + nothing
@@ -46,7 +48,12 @@ def masked_attention(
     # An all-masked row has no softmax; let it see everything and set the result to zero.
     mask = (allowed | ~sees_any).unsqueeze(1)
     queries, keys, values = (split_heads(x, num_heads).transpose(1, 2) for x in (query, key, value))
-    heads = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
+    if dropout > 0.0 and query.device.type == "cpu":
+        # No kernel of torch's drops weights on a CPU, and its fallback draws a random number for each.
+        logits = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-2, -1)
+        heads = drop(logits.masked_fill_(~mask, float("-inf")).softmax(dim=-1), dropout) @ values
+    else:
+        heads = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     joined = heads.transpose(1, 2).flatten(start_dim=2)
     return torch.where(sees_any, joined, 0.0)
 
@@ -72,31 +79,9 @@ def _gathered(
     logits = torch.einsum("bqhe,bqkhe->bqhk", queries, keys) / math.sqrt(queries.shape[-1])
     sees_any = seen.any(dim=-1, keepdim=True)
     logits = logits.masked_fill(~(seen | ~sees_any).unsqueeze(2), float("-inf"))
-    weights = functional.dropout(logits.softmax(dim=-1), dropout)
+    weights = drop(logits.softmax(dim=-1), dropout)
     joined = torch.einsum("bqhk,bqkhv->bqhv", weights.to(values.dtype), values).flatten(start_dim=2)
     return torch.where(sees_any, joined, 0.0)
-
-
-def nearest_tokens(position: torch.Tensor, valid: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` valid tokens nearest to every token, itself included.
-
-    Args:
-        position: (B, L, 3) metres.
-        valid: (B, L) bool.
-        count: how many; fewer where fewer are valid.
-
-    Returns:
-        (B, L, L) bool: [b, i, j] says that token i sees token j; all False for invalid i or j.
-    """
-    with torch.no_grad():
-        squared = position.new_zeros((*valid.shape, valid.shape[1]))
-        for axis in range(position.shape[-1]):
-            difference = position[:, :, None, axis] - position[:, None, :, axis]
-            squared += difference.square_()
-        squared.masked_fill_(~valid[:, None, :], float("inf"))
-        index = squared.topk(min(count, valid.shape[1]), dim=-1, largest=False, sorted=False).indices
-        near = torch.zeros_like(squared, dtype=torch.bool).scatter_(-1, index, True)
-        return near & valid[:, None, :] & valid[:, :, None]
 
 
 def split_heads(x: torch.Tensor, num_heads: int) -> torch.Tensor:

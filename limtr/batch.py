@@ -79,6 +79,14 @@ class SceneBatch:
             )
         )
 
+    def without_centers(self) -> Self:
+        """The same scenes with no centre agent: what a rank trains on that has no target, to stay in step with the others."""
+        changed: dict[str, Any] = {}
+        for name in ("center_scene", "center_track", "center_object_id", "lidar_points", "lidar_mask"):
+            value = getattr(self, name)
+            changed[name] = None if value is None else value[:0]
+        return replace(self, **changed)
+
     def pin_memory(self) -> Self:
         """A copy in page-locked memory; `torch.utils.data.DataLoader(pin_memory=True)` calls this."""
         return self._map(torch.Tensor.pin_memory)

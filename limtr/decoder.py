@@ -73,7 +73,8 @@ class MotionDecoder(nn.Module):
 
     def _branches(self, dim: int, path: str) -> nn.ModuleList:
         settings = self.settings
-        first = DecoderBranch(dim, settings.num_heads, settings.dropout, path, is_first=True)
+        way = "gathered" if path == "gathered" else "dense"  # queries see a large share of the keys
+        first = DecoderBranch(dim, settings.num_heads, settings.dropout, way, is_first=True)
         later = copy.deepcopy(first)
         later.ca_qpos_proj = None
         return nn.ModuleList([first, *_copies(later, settings.num_layers - 1)])

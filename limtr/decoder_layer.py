@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from limtr.attention import masked_attention, split_heads
+from limtr.dropout import Dropout
 
 
 class OutProjection(nn.Module):
@@ -51,7 +52,7 @@ class DecoderBranch(nn.Module):
         self.linear1 = nn.Linear(dim, 4 * dim)
         self.linear2 = nn.Linear(4 * dim, dim)
         self.norm3 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

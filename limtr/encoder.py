@@ -10,8 +10,11 @@ from torch.nn import functional
 
 from limtr.agent_batch import AgentBatch
 from limtr.agent_features import HISTORY_CHANNELS
-from limtr.attention import masked_attention, nearest_tokens
-from limtr.config import ModelConfig
+from limtr.attention import masked_attention
+from limtr.config import AttentionPath, ModelConfig
+from limtr.dropout import Dropout
+from limtr.neighbor_attention import neighbor_attention
+from limtr.neighbors import Neighbors, nearest_tokens
 from limtr.point_encoder import LidarEncoder
 from limtr.polyline_encoder import PolylineEncoder
 from limtr.position import sine_code
@@ -47,50 +50,64 @@ class EncodedScene:
     """(C, 1, 3) mean of the centre agent's history, where invalid steps count as zero"""
 
 
+_FEW_TOKENS = 16
+"""Up to so many tokens for each neighbour, a mask is as fast as lists (benchmarks/attention.py)."""
+
 VELOCITY_CHANNELS = slice(HISTORY_CHANNELS.index("vx"), HISTORY_CHANNELS.index("vy") + 1)
 
 
 class LocalAttention(nn.Module):
-    """Self-attention with one packed projection for query, key and value."""
+    """Self-attention among neighbours, with one packed projection for query, key and value."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float, path: str, num_neighbors: int) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float, path: AttentionPath) -> None:
         super().__init__()
-        self.num_heads, self.dropout, self.path, self.num_neighbors = num_heads, dropout, path, num_neighbors
+        self.num_heads, self.dropout, self.path = num_heads, dropout, path
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: torch.Tensor, position_code: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, L, D) attend to the tokens that `allowed` (B, L, L) gives them."""
+    def forward(self, x: torch.Tensor, position_code: torch.Tensor, neighbors: Neighbors) -> torch.Tensor:
+        """Tokens (B, L, D) attend to their neighbours."""
         dim = x.shape[-1]
         both = functional.linear(x + position_code, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim])
         query, key = both[..., :dim], both[..., dim:]
         value = functional.linear(x, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
-        mixed = masked_attention(
-            query, key, value, allowed, num_heads=self.num_heads, dropout=self.dropout if self.training else 0.0,
-            path=self.path, max_keys=self.num_neighbors,
-        )  # fmt: skip
+        dropout = self.dropout if self.training else 0.0
+        if self._by_lists(neighbors, dropout):
+            mixed = neighbor_attention(query, key, value, neighbors, num_heads=self.num_heads, dropout=dropout)
+        else:
+            mixed = masked_attention(query, key, value, neighbors.allowed(), num_heads=self.num_heads, dropout=dropout)
         out: torch.Tensor = self.out_proj(mixed)
         return out
+
+    def _by_lists(self, neighbors: Neighbors, dropout: float) -> bool:
+        # A mask over all tokens is what one CUDA kernel, and any exported graph, takes whole; a CPU does without that work,
+        # unless tokens are few and torch's kernel can be used, which knows no dropout.
+        if self.path == "auto":
+            if neighbors.index.device.type != "cpu" or torch.compiler.is_compiling():
+                return False
+            num_tokens, count = neighbors.index.shape[1:]
+            return dropout > 0.0 or num_tokens > _FEW_TOKENS * count
+        return self.path == "gathered"
 
 
 class EncoderLayer(nn.Module):
     """A post-norm transformer layer over the nearest tokens."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float, path: str, num_neighbors: int) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float, path: AttentionPath) -> None:
         super().__init__()
-        self.self_attn = LocalAttention(dim, num_heads, dropout, path, num_neighbors)
+        self.self_attn = LocalAttention(dim, num_heads, dropout, path)
         self.linear1 = nn.Linear(dim, 4 * dim)
         self.linear2 = nn.Linear(4 * dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, position_code: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, position_code: torch.Tensor, neighbors: Neighbors) -> torch.Tensor:
         """(B, L, D) to (B, L, D)."""
-        x = self.norm1(x + self.dropout(self.self_attn(x, position_code, allowed)))
+        x = self.norm1(x + self.dropout(self.self_attn(x, position_code, neighbors)))
         hidden = self.dropout(functional.relu(self.linear1(x)))
         out: torch.Tensor = self.norm2(x + self.dropout(self.linear2(hidden)))
         return out
@@ -110,8 +127,7 @@ class ContextEncoder(nn.Module):
         if encoder.lidar is not None:
             self.lidar_encoder = LidarEncoder(view.num_lidar_channels, view.num_lidar_frames, encoder.lidar, encoder.dim)
         self.layers = nn.ModuleList(
-            EncoderLayer(encoder.dim, encoder.num_heads, encoder.dropout, config.attention, encoder.num_neighbors)
-            for _ in range(encoder.num_layers)
+            EncoderLayer(encoder.dim, encoder.num_heads, encoder.dropout, config.attention) for _ in range(encoder.num_layers)
         )
 
     def forward(self, batch: AgentBatch) -> EncodedScene:
@@ -131,10 +147,10 @@ class ContextEncoder(nn.Module):
 
         all_valid, all_position = torch.cat(valid, dim=1), torch.cat(position, dim=1)
         x = torch.where(all_valid.unsqueeze(-1), torch.cat(features, dim=1), 0.0)
-        allowed = nearest_tokens(all_position, all_valid, self.num_neighbors)
+        neighbors = nearest_tokens(all_position, all_valid, self.num_neighbors)
         code = sine_code(all_position, self.dim)
         for layer in self.layers:
-            x = layer(x, code, allowed)
+            x = layer(x, code, neighbors)
         x = torch.where(all_valid.unsqueeze(-1), x, 0.0)
         velocity = history[:, :, -1, VELOCITY_CHANNELS]
         parts = torch.split(x, [part.shape[1] for part in valid], dim=1)

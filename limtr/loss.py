@@ -40,10 +40,33 @@ class _Target:
     count: torch.Tensor
 
 
-def compute_loss(outputs: DecoderOutputs, batch: AgentBatch, config: ModelConfig) -> LossTerms:
+def loss_counts(batch: AgentBatch, config: ModelConfig) -> torch.Tensor:
+    """What `compute_loss` divides by: (2,) int64, the targets with a known future and the centre agents.
+
+    Ranks that share a batch add these up before any of them computes its part of the loss.
+
+    Raises:
+        ValueError: the batch has no futures.
+    """
+    if batch.center_future_mask is None:
+        raise ValueError("the batch has no center_future: scenes without future steps (test split) cannot be trained on")
+    known = _known(batch.center_future_mask.bool(), config.loss)
+    return torch.stack((known.sum(), torch.ones_like(known).sum()))
+
+
+def compute_loss(
+    outputs: DecoderOutputs, batch: AgentBatch, config: ModelConfig, counts: torch.Tensor | None = None
+) -> LossTerms:
     """MTR's loss: per layer a mixture likelihood, a velocity error and a classification; and the dense futures' loss.
 
     The positive query of an agent is the one whose intention point is nearest to the agent's last true position.
+
+    Args:
+        outputs: of the model.
+        batch: what it read; it may have no centre agent, and then the loss is 0.
+        config: of the model.
+        counts: what to divide by, if this batch is a part of a larger one: `loss_counts` summed over the parts. The losses of
+            the parts then add up to the loss of the whole.
 
     Raises:
         ValueError: the batch has no futures.
@@ -54,7 +77,9 @@ def compute_loss(outputs: DecoderOutputs, batch: AgentBatch, config: ModelConfig
         raise ValueError("the batch has no agent_future: scenes without future steps (test split) cannot be trained on")
     settings = config.loss
     with full_precision(outputs.intentions):
-        target = _find_target(outputs, batch.center_future, batch.center_future_mask.bool(), batch.center_type, settings)
+        target = _find_target(
+            outputs, batch.center_future, batch.center_future_mask.bool(), batch.center_type, settings, counts
+        )
         terms: dict[str, torch.Tensor] = {}
         layer_totals = []
         for index, layer in enumerate(outputs.layers):
@@ -67,21 +92,31 @@ def compute_loss(outputs: DecoderOutputs, batch: AgentBatch, config: ModelConfig
                 f"layer{index}_classification": classification,
             }
         terms["dense"] = settings.dense_weight * _dense_loss(
-            outputs, batch.agent_future, batch.agent_future_mask.bool(), settings
+            outputs, batch.agent_future, batch.agent_future_mask.bool(), settings, counts
         )
         total = torch.stack(layer_totals).mean() + terms["dense"]
     return LossTerms(total=total, terms=terms)
 
 
+def _known(mask: torch.Tensor, settings: LossConfig) -> torch.Tensor:
+    """Which centre agents (C,) have a future to learn from, by its mask (C, T)."""
+    return torch.ones_like(mask[:, 0]) if settings.reference_unknown_futures else mask.any(dim=-1)
+
+
 def _find_target(
-    outputs: DecoderOutputs, future: torch.Tensor, mask: torch.Tensor, kind: torch.Tensor, settings: LossConfig
+    outputs: DecoderOutputs,
+    future: torch.Tensor,
+    mask: torch.Tensor,
+    kind: torch.Tensor,
+    settings: LossConfig,
+    counts: torch.Tensor | None,
 ) -> _Target:
     future = torch.where(mask.unsqueeze(-1), future, 0.0)
     steps = torch.arange(mask.shape[1], device=mask.device)
     last = (steps * mask).amax(dim=-1)
     end = future[torch.arange(mask.shape[0], device=mask.device), last, :2]
     distance = (outputs.intentions - end.unsqueeze(1)).square().sum(dim=-1)
-    known = torch.ones_like(mask[:, 0]) if settings.reference_unknown_futures else mask.any(dim=-1)
+    known = _known(mask, settings)
     weights = torch.tensor((0.0, *settings.class_weights, 0.0), dtype=future.dtype, device=future.device)
     return _Target(
         future=future,
@@ -90,7 +125,7 @@ def _find_target(
         distance=distance,
         weight=weights[kind.clamp(0, 4)] * known,
         known=known.to(future.dtype),
-        count=known.sum().clamp(min=1),
+        count=(known.sum() if counts is None else counts[0]).clamp(min=1),
     )
 
 
@@ -127,11 +162,14 @@ def _wanted_probability(target: _Target, num_queries: int, settings: LossConfig)
     return (1 - settings.label_smoothing) * positive + settings.label_smoothing * spread
 
 
-def _dense_loss(outputs: DecoderOutputs, future: torch.Tensor, mask: torch.Tensor, settings: LossConfig) -> torch.Tensor:
+def _dense_loss(
+    outputs: DecoderOutputs, future: torch.Tensor, mask: torch.Tensor, settings: LossConfig, counts: torch.Tensor | None
+) -> torch.Tensor:
     """Averaged over the agents with a future of each centre agent, then over centre agents."""
     if not settings.reference_unseen_agents:
         mask = mask & outputs.scene.agent_valid.unsqueeze(-1)
     future = torch.where(mask.unsqueeze(-1), future, 0.0)
     nll, velocity_error = trajectory_losses(outputs.dense, future, mask)
     count = mask.any(dim=-1).sum(dim=-1).clamp(min=1)
-    return ((nll + velocity_error).sum(dim=-1) / count).sum() / max(count.shape[0], 1)
+    num_centers = max(count.shape[0], 1) if counts is None else counts[1].clamp(min=1)
+    return ((nll + velocity_error).sum(dim=-1) / count).sum() / num_centers

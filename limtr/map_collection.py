@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from limtr.nearest import nearest_mask
+
 MAX_BUFFER_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}
 """Distances in memory at once: what a CPU's cache holds; on a GPU, what keeps it busy."""
+EXPORTED_STEPS = 10
+"""Time steps in memory at once in an exported graph."""
 
 
 @torch.no_grad()
@@ -27,8 +31,11 @@ def nearest_waypoint_distance(
     num_polylines = centers.shape[1]
     if max_elements is None:
         max_elements = MAX_BUFFER_ELEMENTS.get(waypoints.device.type, MAX_BUFFER_ELEMENTS["cuda"])
-    steps = min(num_steps, max(1, max_elements // max(num_agents * num_polylines, 1)))
-    queries = min(num_queries, max(1, max_elements // max(num_agents * num_polylines * steps, 1)))
+    if torch.compiler.is_exporting():
+        steps, queries = EXPORTED_STEPS, num_queries  # a graph for any number of agents and polylines cannot count them
+    else:
+        steps = min(num_steps, max(1, max_elements // max(num_agents * num_polylines, 1)))
+        queries = min(num_queries, max(1, max_elements // max(num_agents * num_polylines * steps, 1)))
     nearest = waypoints.new_full((num_agents, num_queries, num_polylines), float("inf"))
     for first_query in range(0, num_queries, queries):
         part = nearest[:, first_query : first_query + queries]
@@ -64,17 +71,13 @@ def collect_polylines(
         (C, Q, P) bool.
     """
     num_polylines = centers.shape[1]
-    if num_polylines == 0:
+    exporting = torch.compiler.is_exporting()
+    if not exporting and num_polylines == 0:
         return valid.unsqueeze(1).expand(-1, waypoints.shape[1], -1)
     base_point = torch.tensor(base_center_m, dtype=centers.dtype, device=centers.device)
     base_distance = (centers - base_point).square().sum(dim=-1).masked_fill(~valid, float("inf"))
-    collected = _nearest(base_distance, num_base).unsqueeze(1)
-    if num_waypoint and num_base < num_polylines:
+    collected = nearest_mask(base_distance, num_base).unsqueeze(1)
+    if num_waypoint and (exporting or num_base < num_polylines):
         distance = nearest_waypoint_distance(waypoints, centers).masked_fill_(~valid.unsqueeze(1), float("inf"))
-        collected = collected | _nearest(distance, num_waypoint)
+        collected = collected | nearest_mask(distance, num_waypoint)
     return (collected & valid.unsqueeze(1)).expand(-1, waypoints.shape[1], -1)
-
-
-def _nearest(distance: torch.Tensor, count: int) -> torch.Tensor:
-    index = distance.topk(min(count, distance.shape[-1]), dim=-1, largest=False, sorted=False).indices
-    return torch.zeros_like(distance, dtype=torch.bool).scatter_(-1, index, True)

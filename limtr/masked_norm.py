@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """Sum of a tensor over all ranks; the gradient of every rank's copy flows back to every rank's part."""
-
-    @staticmethod
-    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
 def _sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    total: torch.Tensor = _SumOverRanks.apply(value)  # type: ignore[no-untyped-call]
-    return total
+    """Sum of a tensor over all ranks; the gradient of every rank's copy flows back to every rank's part."""
+    # Not there in a torch that was built for one process.
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor, all_reduce
+
+    assert dist.group.WORLD is not None
+    total: torch.Tensor = all_reduce(value, "sum", dist.group.WORLD)
+    # Waited for here: what comes out would otherwise be a tensor that waits when it is read, of a class of its own.
+    return total.wait() if isinstance(total, AsyncCollectiveTensor) else total
 
 
 def _is_distributed() -> bool:

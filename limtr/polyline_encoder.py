@@ -22,7 +22,7 @@ def _pool_zeroed(x: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch
     """`pool` for features that are zero where masked."""
     if pooling == "max":
         # Features come from a ReLU, so that a zero in a masked slot never beats a valid element.
-        return x.amax(dim=-2) if x.shape[-2] else x.sum(dim=-2)
+        return x.amax(dim=-2) if torch.compiler.is_exporting() or x.shape[-2] else x.sum(dim=-2)
     if pooling == "average-over-padding":
         return x.sum(dim=-2) / max(x.shape[-2], 1)
     return x.sum(dim=-2) / mask.sum(dim=-1, keepdim=True).clamp(min=1).to(x.dtype)

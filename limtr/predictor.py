@@ -69,9 +69,12 @@ class MotionPredictor(nn.Module):
     def select(self, outputs: DecoderOutputs, center_type: torch.Tensor) -> Prediction:
         """The modes of the last layer that non-maximum suppression leaves; `center_type` (C,) chooses its distance."""
         last = outputs.layers[-1]
-        distances = last.scores.new_tensor(self.config.nms_distance_m)
-        distance = distances[(center_type - 1).clamp(0, len(PREDICTED_TYPES) - 1)]
-        return self.modes_of(last.trajectories, last.scores.softmax(dim=-1), distance)
+        return self.modes_of(last.trajectories, last.scores.softmax(dim=-1), self.nms_distance(center_type))
+
+    def nms_distance(self, center_type: torch.Tensor) -> torch.Tensor:
+        """(C,) metres between end points within which non-maximum suppression takes two modes of such an agent for one."""
+        distances = self.intention_points.new_tensor(self.config.nms_distance_m)
+        return distances[(center_type - 1).clamp(0, len(PREDICTED_TYPES) - 1)]
 
     def modes_of(self, trajectories: torch.Tensor, probabilities: torch.Tensor, distance_m: float | torch.Tensor) -> Prediction:
         """The modes that queries (C, Q, T, 7) with probabilities (C, Q) leave, scored as the configuration says.

@@ -30,6 +30,19 @@ def progress(title: str, total: int, unit: str = "it") -> Iterator[Advance]:
         yield from _lines(title, total, unit)
 
 
+def rate_text(per_s: float, unit: str) -> str:
+    """A rate in a unit of time in which it can be read."""
+    return f"{per_s:.1f} {unit}/s" if per_s >= 0.1 or per_s == 0 else f"{3600 * per_s:.1f} {unit}/h"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in a unit in which it can be read."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -45,7 +58,7 @@ def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
             nonlocal done
             done += units
             rate = done / max(time.monotonic() - start, 1e-9)
-            bar.update(task, advance=units, rate=f"{rate:.1f} {unit}/s", note=note)
+            bar.update(task, advance=units, rate=rate_text(rate, unit), note=note)
 
         yield advance
 
@@ -57,15 +70,15 @@ def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
     def line(note: str) -> None:
         elapsed = max(time.monotonic() - start, 1e-9)
         rate = done / elapsed
-        left = f"{max(total - done, 0) / rate:.0f} s left" if rate > 0 else "time left unknown"
+        left = f"{duration_text(max(total - done, 0) / rate)} left" if rate > 0 else "time left unknown"
         tail = f", {note}" if note else ""
-        print(f"{title}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left}{tail}", file=sys.stderr, flush=True)
+        print(f"{title}: {done}/{total} {unit}, {rate_text(rate, unit)}, {left}{tail}", file=sys.stderr, flush=True)
 
     def advance(units: int = 1, note: str = "") -> None:
         nonlocal done, last
         done += units
         now = time.monotonic()
-        if now - last >= LINE_EVERY_S or done == total:
+        if now - last >= LINE_EVERY_S or (units and done == total):
             last = now
             line(note)
 

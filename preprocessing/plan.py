@@ -13,6 +13,8 @@ from preprocessing.shard_metadata import MAX_SHARDS, Sidecar, read_sidecars, sha
 SPLIT_OF_FOLDER = {"training": "train", "validation": "validation", "testing": "test"}
 """WOMD's folders and the splits that they become."""
 
+MOST_NAMED = 5
+
 _MOTION_SHARD = re.compile(r".+\.tfrecord(?:-(?P<index>\d{5,})-of-(?P<count>\d{5,}))?")
 
 
@@ -80,7 +82,7 @@ def make_plan(
         if split not in splits or not folder.is_dir():
             continue
         files, skipped = motion_shards(folder)
-        notes += skipped
+        notes += skipped + missing_motion_shards(folder, files)
         lidar_folder = lidar_root / folder_name
         lidar_files = {path.name for path in lidar_folder.iterdir()} if lidar_folder.is_dir() else set()
         if lidar_root.is_dir() and not lidar_files:
@@ -114,6 +116,17 @@ def motion_shards(folder: Path) -> tuple[list[Path], list[str]]:
     files = [path for path in sorted(folder.iterdir()) if "tfrecord" in path.name and not path.is_dir()]
     whole = [path for path in files if _MOTION_SHARD.fullmatch(path.name)]
     return whole, [f"skipped {path}: not a whole motion shard by its name" for path in files if path not in whole]
+
+
+def missing_motion_shards(folder: Path, files: Sequence[Path]) -> list[str]:
+    """A note on the motion shards of a folder that are not there, by the names (`...-00017-of-01000`) of those that are."""
+    parts = [match for file in files if (match := _MOTION_SHARD.fullmatch(file.name)) and match["index"]]
+    counts = {int(match["count"]) for match in parts}
+    missing = sorted(set(range(max(counts, default=0))) - {int(match["index"]) for match in parts})
+    if len(counts) != 1 or not missing:
+        return []
+    named = ", ".join(f"{index:05d}" for index in missing[:MOST_NAMED]) + (", ..." if len(missing) > MOST_NAMED else "")
+    return [f"{folder}: {len(missing)} of its {max(counts)} motion shards are not there ({named}); they can be added later"]
 
 
 def shard_indices(files: Sequence[Path], known: dict[str, int]) -> dict[Path, int]:
@@ -176,8 +189,11 @@ def reason_to_redo(task: ShardTask, sidecar: Sidecar, lidar_files: Collection[st
     stat = task.source.stat()
     if (stat.st_size, stat.st_mtime_ns) != (sidecar.source_bytes, sidecar.source_mtime_ns):
         return f"{task.source.name} has changed"
-    if not (task.out / sidecar.name).exists():
+    shard = task.out / sidecar.name
+    if not shard.exists():
         return "its file is gone"
+    if shard.stat().st_size != sidecar.num_bytes:
+        return f"its file has {shard.stat().st_size} bytes, not the {sidecar.num_bytes} that were written"
     broken = {item["scenario_id"]: item for item in sidecar.quarantine if item["kind"] == "lidar"}
     for scene in sidecar.scenes:
         if scene.has_lidar or f"{scene.scenario_id}.tfrecord" not in lidar_files or task.lidar is None:

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from limtr.scene import NUM_FUTURE_STEPS, NUM_HISTORY_STEPS, Scene, SceneError
-from preprocessing.shard_metadata import Sidecar, shard_name, sidecar_path, write_sidecar
+from preprocessing.output_lock import LockLostError, require_held
+from preprocessing.shard_metadata import FORMAT_VERSION, Sidecar, shard_name, sidecar_path, write_sidecar
 from preprocessing.shards import ShardWriter
 from preprocessing.womd.crops import CropConfig, crop_lidar
 from preprocessing.womd.lidar import merge_lidar
 from preprocessing.womd.scenario import parse_scenario, scenario_to_scene
 from preprocessing.womd.tfrecord import iter_records
 
-FORMAT_VERSION = 1
-"""Of the shard record; part of the configuration, so that shards of two formats never mix."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class ShardTask:
     lidar: Path | None
     """Folder with `<scenario_id>.tfrecord`; None: no LiDAR for this split."""
     settings: ShardSettings
+    lock: str = ""
+    """Token of the run that has the output folder (`preprocessing.output_lock`); empty: nobody asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,10 @@ class ShardResult:
     rows: int
     bad: int
     seconds: float
+    node: str = ""
+    """Machine that made it."""
+    peak_memory_bytes: int = 0
+    """Most memory that its process ever had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +81,18 @@ class ShardFailure:
 
 
 def attempt_shard(task: ShardTask) -> ShardResult | ShardFailure:
-    """`process_shard`, with any error as a value, so that the other shards go on."""
+    """`process_shard`, with any error as a value, so that the other shards go on.
+
+    Raises:
+        LockLostError: the output folder is another run's, or another folder.
+    """
     try:
         return process_shard(task)
+    except LockLostError:
+        raise  # no other shard could be written either
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        require_held(task.out, task.lock)  # a run that took the folder over has swept our temporary file: no fault of the shard
+        full = isinstance(error, OSError) and error.errno in DISK_FULL
         remedy = f"; make room on the disk of {task.out} and run the same command again" if full else ""
         return ShardFailure(
             task=task, error=f"{type(error).__name__}: {error}{remedy}", details=traceback.format_exc(), disk_full=full
@@ -93,7 +106,9 @@ def process_shard(task: ShardTask) -> ShardResult:
 
     Raises:
         OSError: the source cannot be opened or the shard cannot be written; nothing is left behind.
+        LockLostError: the output folder is another run's, or another folder; nothing is written there.
     """
+    require_held(task.out, task.lock)
     start = time.monotonic()
     stat = task.source.stat()
     sidecar_path(task.out, task.split, task.index).unlink(missing_ok=True)
@@ -103,7 +118,9 @@ def process_shard(task: ShardTask) -> ShardResult:
         quarantine.append(_entry("record", task.source, index, scenario_id, error))
 
     seen: dict[str, int] = {}
-    with ShardWriter(task.out / shard_name(task.split, task.index)) as writer:
+    with ShardWriter(
+        task.out / shard_name(task.split, task.index), before_publishing=lambda: require_held(task.out, task.lock)
+    ) as writer:
         for index, data in iter_records(task.source, on_error=lambda error: bad_record(error.index, None, error)):
             scenario_id = None
             try:
@@ -136,6 +153,7 @@ def process_shard(task: ShardTask) -> ShardResult:
                 bad_record(index, scenario_id, error)
                 continue
             seen[scene.scenario_id] = index
+    require_held(task.out, task.lock)
     write_sidecar(
         task.out,
         Sidecar(

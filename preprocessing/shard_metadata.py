@@ -24,7 +24,10 @@ from typing import Any
 from limtr.files import read_json, write_bytes
 
 DATASET_NAME = "limtr"
-DATASET_VERSION = "1.0.0"
+FORMAT_VERSION = 1
+"""Of the shard record; part of every shard's settings, so that shards of two formats never mix."""
+DATASET_VERSION = f"{FORMAT_VERSION}.0.0"
+"""For TFDS."""
 SPLITS = ("train", "validation", "test")
 FILENAME_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 MAX_SHARDS = 99_999
@@ -112,9 +115,12 @@ def read_sidecar(path: Path) -> Sidecar:
     """One sidecar.
 
     Raises:
-        ValueError: the file is no sidecar; the message names it and the remedy.
+        ValueError: the file is no sidecar, or one of another version; the message names it and the remedy.
     """
     value = read_json(path)
+    settings = value.get("settings") if isinstance(value, dict) else None
+    if isinstance(settings, dict) and "format_version" in settings:
+        require_format(settings["format_version"], path)
     try:
         columns = value.pop("scenes")
         rows = zip(*columns.values(), strict=True)
@@ -124,6 +130,19 @@ def read_sidecar(path: Path) -> Sidecar:
         raise ValueError(
             f"{path}: not a sidecar of this version ({error}); remove it and preprocess that shard again"
         ) from error
+
+
+def require_format(found: Any, path: Path) -> None:
+    """Return if shards of format `found`, as the file `path` names it, are those that this version writes and reads.
+
+    Raises:
+        ValueError: they are not; the message says what to do.
+    """
+    if str(found) != str(FORMAT_VERSION):
+        raise ValueError(
+            f"{path}: written by another version of limtr (shard format {found}, this version has {FORMAT_VERSION}); "
+            "use that version, or make the shards again: `limtr preprocess` with a new --out, or with --overwrite"
+        )
 
 
 def _scene_entry(value: dict[str, Any]) -> SceneEntry:

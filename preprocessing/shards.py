@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -21,6 +21,7 @@ from preprocessing.shard_metadata import (
     data_fingerprint,
     indexed_scenes,
     read_sidecars,
+    require_format,
     shard_name,
     write_dataset_metadata,
 )
@@ -49,15 +50,17 @@ class ShardWriter:
     """Writes scenes into one shard file: `with ShardWriter(path) as writer: writer.write(scene)`.
 
     The file appears under its name only when the block ends well, with `rows`, `record_bytes` (of the scenes), `num_bytes` (of
-    the file) and `sha256` known then and `entries` the index of its scenes.
+    the file) and `sha256` known then and `entries` the index of its scenes. `before_publishing` is called when all is on the
+    disk; what it raises stops the file from appearing.
 
     Raises:
         SceneError: from `write`, for a scene that cannot be stored; the shard goes on without it.
         OSError: a full disk and other trouble of the file system; nothing is left behind.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, before_publishing: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._before_publishing = before_publishing
         self.entries: list[SceneEntry] = []
         self.num_bytes = 0
         self.record_bytes = 0
@@ -108,6 +111,8 @@ class ShardWriter:
         self.num_bytes = self._temporary.stat().st_size
         with self._temporary.open("rb") as handle:
             self.sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+            os.fsync(handle.fileno())
+        self._before_publishing()
 
     def _call(self, method: str, *arguments: bytes) -> None:
         try:
@@ -151,6 +156,7 @@ class SceneSource(Sequence[Scene]):
 
     Raises:
         FileNotFoundError: no dataset there, or it has no such split.
+        ValueError: another version of limtr wrote it.
     """
 
     def __init__(self, data_dir: Path | str, split: str) -> None:
@@ -159,7 +165,9 @@ class SceneSource(Sequence[Scene]):
         info = self.data_dir / "dataset_info.json"
         if not info.exists():
             raise FileNotFoundError(f"{self.data_dir}: no dataset there (no {info.name}); make one with `limtr preprocess`")
-        lengths = {item["name"]: [int(rows) for rows in item["shardLengths"]] for item in read_json(info).get("splits", ())}
+        metadata = read_json(info)
+        require_format(str(metadata.get("version")).partition(".")[0], info)
+        lengths = {item["name"]: [int(rows) for rows in item["shardLengths"]] for item in metadata.get("splits", ())}
         if split not in lengths:
             raise FileNotFoundError(f"{self.data_dir}: no split {split!r}, only {sorted(lengths)}; preprocess it first")
         self._length = sum(lengths[split])

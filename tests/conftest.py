@@ -16,6 +16,14 @@ def ray_cluster() -> Iterator[None]:
     """One small Ray on this machine for the whole session: starting a second one beside it confuses both."""
     import ray
 
-    ray.init(num_cpus=2, object_store_memory=96 * 2**20, include_dashboard=False, log_to_driver=False, logging_level="error")
+    # Without "local", Ray joins whatever cluster it finds on this machine.
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=96 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+    )
     yield
     ray.shutdown()

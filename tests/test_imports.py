@@ -13,10 +13,11 @@ ALLOWED = {
     "sparse_core": {"sparse_core"},
     "limtr": {"limtr"},
     "preprocessing": {"preprocessing", "limtr"},
-    "evaluation": {"evaluation", "preprocessing", "limtr"},
+    "evaluation": {"evaluation", "preprocessing", "limtr", "sparse_core"},
     "training": {"training", "evaluation", "preprocessing", "limtr", "sparse_core"},
 }
-HEAVY = ("ray", "open3d", "tensorflow_datasets", "matplotlib", "array_record", "sklearn", "pyarrow", "tensorflow")
+HEAVY = ("ray", "open3d", "tensorflow_datasets", "matplotlib", "array_record", "sklearn", "pyarrow", "tensorflow", "onnx",
+         "onnxscript", "onnxruntime")  # fmt: skip
 
 
 def imported_roots(file: Path) -> set[str]:

@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -128,9 +129,18 @@ class CheckpointStore:
         if not pointer.is_file():
             return None
         path = self.folder / Path(pointer.read_text().strip()).name
+        if not path.exists():
+            self._put_back(path)
         if not (path / STATE_JSON).is_file():
             raise ValueError(f"{pointer} names {path.name}, which is not there; write the name of another checkpoint into it")
         return path
+
+    def _put_back(self, path: Path) -> None:
+        """Undo what a process left that was killed while it replaced a checkpoint by another one of the same step."""
+        for aside in sorted(self.folder.glob(f".{path.name}.old.*")):
+            if (aside / STATE_JSON).is_file():
+                os.replace(aside, path)
+                return
 
     def save(self, model: MotionPredictor, state: TrainingState, *, best: bool = False) -> Path:
         """Write a checkpoint of `model` (the weights to evaluate) and `state`, name it the latest, drop old ones.
@@ -142,11 +152,13 @@ class CheckpointStore:
         final, temporary = self.folder / name, self.folder / f".{name}.tmp.{os.getpid()}"
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
+            self.latest()  # before what a killed process left is cleared away, in case it is needed
             self._clear_halves()
             temporary.mkdir()
             model.save(temporary)
             _write_tensors(state.tensors, temporary / STATE_TENSORS)
             content = {key: value for key, value in asdict(replace(state, tensors={})).items() if key != "tensors"}
+            content["checksum"] = file_checksum(temporary / STATE_TENSORS)
             write_json(temporary / STATE_JSON, content)
             for file in temporary.iterdir():
                 with file.open("rb") as handle:
@@ -183,17 +195,34 @@ class CheckpointStore:
         """The training state in a checkpoint folder.
 
         Raises:
-            ValueError: the folder holds no readable training state.
+            ValueError: the folder holds no readable training state; names others that may be gone on with.
         """
         try:
             content = read_json(path / STATE_JSON)
+            checksum = content.pop("checksum")
+            if file_checksum(path / STATE_TENSORS) != checksum:
+                raise ValueError(f"{STATE_TENSORS} is not what was saved: its checksum differs")
             tensors = load_file(path / STATE_TENSORS)
             position = Position(**content.pop("position"))
             return TrainingState(position=position, tensors=tensors, **content)
-        except (OSError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-            raise ValueError(
-                f"{path} is no training checkpoint ({error}); it needs {STATE_JSON} and {STATE_TENSORS}"
-            ) from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+            raise ValueError(f"{path} is no training checkpoint, or is damaged ({error}); {_way_out(path)}") from error
+
+
+def _way_out(path: Path) -> str:
+    others = [other.name for other in sorted(path.parent.glob("step-*")) if other != path and (other / STATE_JSON).is_file()]
+    if not others:
+        return f"it needs {STATE_JSON} and {STATE_TENSORS}, and there is no other one beside it: begin anew in another folder"
+    return f"write the name of another one ({', '.join(others)}) into {path.parent / 'latest.txt'} and go on with --resume"
+
+
+def file_checksum(path: Path) -> str:
+    """CRC-32 of a file (8 hexadecimal digits): tells a damaged file from a whole one, at the speed of reading it."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            value = zlib.crc32(chunk, value)
+    return f"{value:08x}"
 
 
 def _write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -112,7 +112,7 @@ class TrainConfig:
     minutes: float | None = None
     """Time budget. Alone it sets the length; the schedule then follows the larger of the step and the time share."""
     batch_size: int | None = None
-    """Scenes per batch."""
+    """Scenes per batch, those of all workers together."""
     accumulate: int | None = None
     """Batches per optimizer step; each counts alike."""
     learning_rate: float | None = None
@@ -165,13 +165,37 @@ class TrainConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: int = 0
-    """Loader processes; 0 reads in the training process."""
+    """Loader processes of each training process; 0 reads in the training process."""
     cache_gib: float = 2.0
-    """Decoded scenes kept in memory by the training process (with --workers 0), in GiB."""
+    """Decoded scenes kept in memory by each training process (with --workers 0), in GiB."""
+    num_workers: int = 0
+    """Training processes on Ray Train, which share every batch; 0: this process alone, or those that torchrun started."""
+    gpu: bool = False
+    """With --num-workers: one GPU for each."""
+    ray_address: str | None = None
+    """With --num-workers: a running Ray cluster, such as auto or HOST:6379; without it a local Ray is started. --data and --out
+    must be on a file system that all machines see."""
+    max_failures: int = 3
+    """With --num-workers: how often Ray starts the workers again after one died, each time from the newest checkpoint."""
+    rank_timeout_s: float = 600.0
+    """A process that waits longer than this for another one ends with an error, in seconds."""
+    checkpoint_every_s: float = 300.0
+    """Seconds of training between checkpoints within an epoch."""
     keep: int = 3
     """Checkpoints to keep beside the best one."""
     licence: str = "unspecified: name the licence of the training data with --licence"
     """Licence of the data; written into every checkpoint."""
+
+    def __post_init__(self) -> None:
+        """Validate what is not in the recipe."""
+        if self.num_workers < 0:
+            raise ValueError(f"--num-workers must not be negative, is {self.num_workers}")
+        if self.max_failures < 0:
+            raise ValueError(f"--max-failures must not be negative, is {self.max_failures}")
+        if self.rank_timeout_s <= 0:
+            raise ValueError(f"--rank-timeout-s must be above 0, is {self.rank_timeout_s}")
+        if self.checkpoint_every_s < 0:
+            raise ValueError(f"--checkpoint-every-s must not be negative, is {self.checkpoint_every_s}")
 
     def recipe(self, *, on_cuda: bool) -> Recipe:
         """The preset's recipe with the given options in its place."""

@@ -92,6 +92,14 @@ def epoch_batches(num_scenes: int, batch_size: int, seed: int, epoch: int) -> li
     return [order[start : start + batch_size] for start in range(0, num_scenes, batch_size)]
 
 
+def rank_share(batch: Sequence[int], rank: int, num_ranks: int) -> list[int]:
+    """The scenes of a batch that one of several ranks reads.
+
+    Every scene goes to exactly one rank; ranks differ by one scene at most, and the last may have none of a short batch.
+    """
+    return list(batch[rank::num_ranks])
+
+
 class SelectedScenes(Dataset[Scene]):
     """The selected scenes with their kept targets; decoded scenes are remembered up to a size.
 

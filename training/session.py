@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,11 +20,11 @@ from training.checkpoint import (
     require_same,
     require_tensors,
     restore_optimizer,
-    restore_random_state,
 )
 from training.ema import copy_named
 from training.log import TrainingLog
 from training.loop import Trainer
+from training.rank_random import joined_states, restore_rank
 
 LOG_EVERY_STEPS = 10
 CHECKPOINT_EVERY_S = 300.0
@@ -44,10 +43,21 @@ class Session:
         data_fingerprint: of the training data, for resume.
         licence: of the training data, goes into every checkpoint.
         keep: checkpoints to keep beside the best.
+        checkpoint_every_s: seconds of training between checkpoints within an epoch.
+
+    Of several ranks the first one writes; `restore`, `run` and `save` are made by all of them together.
     """
 
     def __init__(
-        self, trainer: Trainer, run: Path, *, validate: Validate, data_fingerprint: str, licence: str, keep: int = 3
+        self,
+        trainer: Trainer,
+        run: Path,
+        *,
+        validate: Validate,
+        data_fingerprint: str,
+        licence: str,
+        keep: int = 3,
+        checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     ) -> None:
         self.trainer = trainer
         self.run_folder = run
@@ -55,6 +65,7 @@ class Session:
         self.data_fingerprint = data_fingerprint
         self.licence = licence
         self.store = CheckpointStore(run, keep=keep)
+        self.checkpoint_every_s = checkpoint_every_s
         self.metrics: dict[str, float] = {}
         self.validated_step = 0
         self.best = float("inf")
@@ -77,7 +88,10 @@ class Session:
         if trainer.average is not None:
             copy_named(trainer.average.average, state.tensors, "average/")
         restore_optimizer(trainer.optimizer, state.tensors, state.optimizer_groups)
-        restore_random_state(state.tensors, state.random_state)
+        restore_rank(
+            state.tensors, state.random_state,
+            rank=trainer.ranks.rank, count=trainer.ranks.count, seed=trainer.recipe.seed,
+        )  # fmt: skip
         trainer.position = state.position
         self.metrics = dict(state.metrics)
         self.validated_step = state.validated_step
@@ -90,17 +104,17 @@ class Session:
         self._shown_s = int(start.elapsed_s)
         with (
             trainer.interrupt.watch(),
-            TrainingLog(self.run_folder, keep_until_step=start.step) as log,
+            self._log(start.step) as log,
             _bar(trainer) as advance,
         ):
-            saved_at = time.monotonic()
+            saved_at = start.elapsed_s
 
             def on_step(numbers: Mapping[str, float]) -> None:
                 nonlocal saved_at
                 self.first_train = self.first_train or dict(numbers)
                 self.last_train = dict(numbers)
                 step = trainer.position.step
-                if step % LOG_EVERY_STEPS == 0 or step == 1 or trainer.finished:
+                if log is not None and (step % LOG_EVERY_STEPS == 0 or step == 1 or trainer.finished):
                     log.write(step, "train", {"epoch": float(trainer.position.epoch), **numbers})
                 seconds = int(trainer.position.elapsed_s) - self._shown_s
                 self._shown_s += seconds
@@ -108,38 +122,46 @@ class Session:
                     seconds if trainer.length.by_time else 1,
                     f"step {step}, epoch {trainer.position.epoch + 1}, loss {numbers.get('loss', math.nan):.2f}",
                 )
-                if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                # By the clock of the training itself, on which all ranks agree.
+                if trainer.position.elapsed_s - saved_at > self.checkpoint_every_s:
                     self.save()
-                    saved_at = time.monotonic()
+                    saved_at = trainer.position.elapsed_s
 
             def on_epoch() -> None:
                 every = trainer.recipe.validate_every
                 due = every > 0 and trainer.position.epoch % every == 0 and not trainer.finished
-                if due and not trainer.interrupt.requested:
+                if due and not trainer.stopping:
                     self._validate_and_save(log)
 
             if start.step > self.validated_step and start.group == 0:
                 on_epoch()  # the validation that an interrupt put off
             trainer.run(on_step=on_step, on_epoch=on_epoch)
-            if trainer.interrupt.requested:
+            if trainer.stopping:
                 self.save()
             elif self.validated_step != trainer.position.step:
                 self._validate_and_save(log)
 
-    def _validate_and_save(self, log: TrainingLog) -> None:
-        interrupt = self.trainer.interrupt
+    def _log(self, step: int) -> AbstractContextManager[TrainingLog | None]:
+        return TrainingLog(self.run_folder, keep_until_step=step) if self.trainer.ranks.is_first else nullcontext()
+
+    def _validate_and_save(self, log: TrainingLog | None) -> None:
+        interrupt, together = self.trainer.interrupt, self.trainer.ranks.count > 1
+        if together:
+            # One rank alone cannot save when a validation fails, and the others would wait for one that was interrupted.
+            self.save()
         try:
-            with self._evaluated_weights(), interrupt.at_once():
+            with self._evaluated_weights(), nullcontext() if together else interrupt.at_once():
                 metrics = dict(self.validate())
         except BaseException as error:
             # Whatever stops a validation, the steps before it are not lost; a resumed run validates first.
-            self.save()
+            if not together:
+                self.save()
             if not isinstance(error, KeyboardInterrupt):
                 raise
             interrupt.requested = True
             return
         self.validated_step = self.trainer.position.step
-        if metrics:
+        if metrics and log is not None:
             log.write(self.trainer.position.step, "validation", metrics)
         quality = metrics.get("minADE", float("nan"))
         is_best = quality < self.best
@@ -151,11 +173,13 @@ class Session:
         average = self.trainer.average
         return nullcontext() if average is None else average.swapped_into(self.trainer.model)
 
-    def save(self, *, best: bool = False) -> Path:
-        """Write a checkpoint of this moment."""
+    def save(self, *, best: bool = False) -> Path | None:
+        """Write a checkpoint of this moment; None on the ranks that leave that to the first."""
         trainer = self.trainer
+        random_tensors, random_plain = joined_states(trainer.ranks.gathered(capture_random_state()))
+        if not trainer.ranks.is_first:
+            return None
         tensors, groups = optimizer_tensors(trainer.optimizer)
-        random_tensors, random_plain = capture_random_state()
         tensors |= random_tensors
         tensors |= {name: _stored(value) for name, value in self._model_tensors().items()}
         state = TrainingState(
@@ -196,7 +220,8 @@ class Session:
             "validation": self.metrics,
             "data_fingerprint": self.data_fingerprint,
             "licence": self.licence,
-            "interrupted": trainer.interrupt.requested,
+            "ranks": trainer.ranks.count,
+            "interrupted": trainer.stopping,
         }
 
 
@@ -205,8 +230,18 @@ def _stored(value: torch.Tensor) -> torch.Tensor:
     return value.detach().cpu().clone().contiguous()
 
 
+@contextmanager
+def _no_bar() -> Iterator[Advance]:
+    def advance(units: int = 1, note: str = "") -> None:
+        """Show nothing."""
+
+    yield advance
+
+
 def _bar(trainer: Trainer) -> AbstractContextManager[Advance]:
-    """Progress in steps, or in seconds where time alone sets the length."""
+    """Progress in steps, or in seconds where time alone sets the length; shown by the first rank."""
+    if not trainer.ranks.is_first:
+        return _no_bar()
     total = trainer.length.total_steps(trainer.steps_per_epoch)
     if total is not None:
         return progress("training", total - trainer.position.step, "steps")

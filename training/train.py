@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from evaluation.scoring import choose_device, evaluate_model
+from evaluation.scoring import choose_device
 from limtr.config import LossConfig, ModelConfig, ViewConfig
 from limtr.config import limtr as limtr_preset
 from limtr.config import mtr as mtr_preset
@@ -21,8 +22,20 @@ from limtr.run_report import write_report
 from preprocessing.shards import SceneEntry, SceneSource, data_fingerprint, scene_index
 from training.config import Recipe, TrainConfig
 from training.data import SelectedScenes, Selection, select, spread_rows
+from training.distributed import (
+    ALONE,
+    Ranks,
+    naming_lost_ranks,
+    process_group,
+    require_even_split,
+    restarted_by_launcher,
+    started_by_launcher,
+)
 from training.loop import Trainer
+from training.rank_random import seed_rank
+from training.run_lock import sole_writer
 from training.session import Session
+from training.validation import validate
 
 INTERRUPTED = 130
 Part = TypeVar("Part", ViewConfig, LossConfig)
@@ -77,15 +90,24 @@ def holds_run(folder: Path) -> bool:
     return (folder / "checkpoints" / "latest.txt").exists()
 
 
+def refuse_second_run(config: TrainConfig) -> None:
+    """Refuse to begin anew where a run is.
+
+    Raises:
+        ValueError: `--out` holds a run and `--resume` was not given.
+    """
+    if holds_run(config.out) and not config.resume:
+        raise ValueError(f"{config.out} already holds a run; go on with --resume or choose another --out")
+
+
 def prepare_run_folder(config: TrainConfig) -> None:
     """Refuse to mix a new run with an old one.
 
     Raises:
-        ValueError: `--out` holds a run and `--resume` was not given, or the other way round.
+        ValueError: `--out` holds a run and `--resume` was not given.
     """
+    refuse_second_run(config)
     exists = holds_run(config.out)
-    if exists and not config.resume:
-        raise ValueError(f"{config.out} already holds a run; go on with --resume or choose another --out")
     if exists and config.init_from is not None:
         warnings.warn("--init-from is not read again: a resumed run goes on with its own weights", stacklevel=2)
     if config.resume and not exists:
@@ -125,38 +147,147 @@ def validation_source(data: Path) -> SceneSource | None:
 
 
 def run(config: TrainConfig) -> int:
-    """Train; 0 at the recipe's end, 130 if it was interrupted (a checkpoint is left, go on with --resume)."""
+    """Train; 0 at the recipe's end, 130 if it was interrupted (a checkpoint is left, go on with --resume).
+
+    In one process, or on Ray (`--num-workers`), or as one of the processes that torchrun started.
+    """
+    if started_by_launcher():
+        refuse_ray_options(config, "torchrun starts the processes already")
+        with process_group(config.device, config.rank_timeout_s) as ranks:
+            config = replace(config, resume=config.resume or restarted_by_launcher())
+            prepare_run_folder(config)
+            return train(config, ranks)
+    if config.num_workers:
+        from training.launch import train_on_ray
+
+        prepare_run_folder(config)
+        return train_on_ray(config)
+    refuse_ray_options(config, "they are for --num-workers; one process takes --device cuda")
     prepare_run_folder(config)
-    device = choose_device(config.device)
-    recipe = config.recipe(on_cuda=device.type == "cuda")
+    return train(config, replace(ALONE, device=choose_device(config.device)))
+
+
+def refuse_ray_options(config: TrainConfig, why: str) -> None:
+    """Refuse options that nothing would heed.
+
+    Raises:
+        ValueError: names them and says why.
+    """
+    names = ("num_workers", "gpu", "ray_address", "max_failures")
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != defaults[name]]
+    if given:
+        raise ValueError(f"leave out {', '.join(given)}: {why}")
+
+
+def train(config: TrainConfig, ranks: Ranks, stop_file: Path | None = None) -> int:
+    """Train as one of `ranks` on its device; the exit status as `run` says.
+
+    Args:
+        config: options; its run folder may be gone on with.
+        ranks: this process among the others.
+        stop_file: ends the training as an interrupt does, once it is there.
+
+    Raises:
+        NotReadyError: options, data or checkpoint are not as they must be; alone, as that error says it.
+        RankLostError: another rank died or hangs.
+    """
+    trainer: Trainer | None = None
+
+    def where() -> str:
+        return "at the start" if trainer is None else f"at step {trainer.position.step + 1}"
+
+    with naming_lost_ranks(ranks, where), ranks.quiet(), ExitStack() as stack:
+        with ranks.all_or_none():
+            parts = prepare(config, ranks)
+            if ranks.is_first:
+                stack.enter_context(sole_writer(config.out))
+                refuse_second_run(config)
+        session = assemble(config, ranks, parts)
+        trainer = session.trainer
+        trainer.interrupt.stop_file = stop_file
+        go_on(session, resume=config.resume)
+        session.run()
+        return finish(config, session) if ranks.is_first else end_status(trainer)
+
+
+def go_on(session: Session, *, resume: bool) -> None:
+    """Continue from the newest checkpoint of the run folder, if that is wanted and there is one. A collective."""
+    ranks = session.trainer.ranks
+    latest = None
+    with ranks.all_or_none():
+        if resume and ranks.is_first:
+            latest = session.store.latest()
+    latest = ranks.from_first(latest)
+    if latest is None:
+        return
+    with ranks.all_or_none():
+        session.restore(latest)
+    print(f"going on from {latest} (step {session.trainer.position.step})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a rank reads and makes before it meets the others."""
+
+    recipe: Recipe
+    model: MotionPredictor
+    scenes: SelectedScenes
+    validation: SceneSource | None
+    fingerprint: str
+    """Of the data."""
+
+
+def prepare(config: TrainConfig, ranks: Ranks) -> Parts:
+    """Read the dataset and make the model; no collective.
+
+    Raises:
+        ValueError: options and data do not go together.
+        OSError: something is missing.
+    """
+    recipe = config.recipe(on_cuda=ranks.device.type == "cuda")
+    require_even_split(recipe.batch_size, ranks.count)
     source = SceneSource(config.data, "train")
     validation = validation_source(config.data)
     fingerprint = data_fingerprint(config.data)
     model = build_model(config, recipe)
+    seed_rank(recipe.seed, ranks.rank)
+    selection = choose_targets(source, recipe)
     scenes = SelectedScenes(
-        source, choose_targets(source, recipe), drop_vehicles=recipe.drop_vehicles, mirror=recipe.mirror, seed=recipe.seed,
+        source, selection, drop_vehicles=recipe.drop_vehicles, mirror=recipe.mirror, seed=recipe.seed,
         cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),
     )  # fmt: skip
-    trainer = Trainer(model, scenes, recipe, device=device, workers=config.workers)
+    return Parts(recipe=recipe, model=model, scenes=scenes, validation=validation, fingerprint=fingerprint)
 
-    def validate() -> Mapping[str, float]:
-        if validation is None:
-            return {}
-        rows = range(min(len(validation), recipe.validation_scenes or len(validation)))
-        return evaluate_model(model, validation, rows=rows, title="validating").summary()
 
-    session = Session(
-        trainer, config.out, validate=validate, data_fingerprint=fingerprint, licence=config.licence, keep=config.keep
-    )
-    latest = session.store.latest()
-    if config.resume and latest is not None:
-        session.restore(latest)
-        print(f"going on from {latest} (step {trainer.position.step})")
-    session.run()
-    resolved = {"options": config, "recipe": recipe, "model": model.config}
+def assemble(config: TrainConfig, ranks: Ranks, parts: Parts) -> Session:
+    """The trainer and its run folder. A collective, if there are several ranks."""
+    trainer = Trainer(parts.model, parts.scenes, parts.recipe, device=ranks.device, workers=config.workers, ranks=ranks)
+    validation = parts.validation
+
+    def validation_metrics() -> Mapping[str, float]:
+        count = 0 if validation is None else min(len(validation), parts.recipe.validation_scenes or len(validation))
+        return validate(parts.model, validation, count, ranks)
+
+    return Session(
+        trainer, config.out, validate=validation_metrics, data_fingerprint=parts.fingerprint, licence=config.licence,
+        keep=config.keep, checkpoint_every_s=config.checkpoint_every_s,
+    )  # fmt: skip
+
+
+def end_status(trainer: Trainer) -> int:
+    """The exit status of a training that came to an end."""
+    return INTERRUPTED if trainer.stopping else 0
+
+
+def finish(config: TrainConfig, session: Session) -> int:
+    """Write the report and say how it went; the exit status."""
+    trainer = session.trainer
+    recipe = trainer.recipe
+    resolved = {"options": config, "recipe": recipe, "model": trainer.model.config}
     write_report(config.out, verb="train", inputs=[config.data], config=resolved, seed=recipe.seed, results=session.summary())
-    if trainer.interrupt.requested:
+    if trainer.stopping:
         print(f"interrupted after step {trainer.position.step}; {session.store.latest()} is whole: go on with --resume")
-        return INTERRUPTED
-    print(f"trained {trainer.position.step} steps on {trainer.position.samples} samples: {config.out}")
-    return 0
+    else:
+        print(f"trained {trainer.position.step} steps on {trainer.position.samples} samples: {config.out}")
+    return end_status(trainer)

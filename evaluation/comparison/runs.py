@@ -20,7 +20,7 @@ from preprocessing.shards import data_fingerprint
 FINISHED_FILE = "finished.json"
 SETTINGS_FILE = "settings.json"
 LOG_FILE = "log.txt"
-HARMLESS_OPTIONS = ("workers", "cache_gib", "licence", "init_from")
+HARMLESS_OPTIONS = ("workers", "cache_gib", "licence", "checkpoint_every_s", "rank_timeout_s", "max_failures", "init_from")
 """Options that no result depends on; of `init_from` the content counts, not the path."""
 FORMAT = 1
 """Part of every key: raise it when finished runs of an older kind must not be taken over."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limtr.attention import masked_attention, nearest_tokens
+from limtr.attention import masked_attention
 
 
 @settings(max_examples=15, deadline=None)
@@ -39,21 +38,15 @@ def test_gathering_few_keys_is_enough_when_no_query_sees_more() -> None:
     torch.testing.assert_close(dense, gathered, atol=1e-5, rtol=1e-5)
 
 
-def test_nearest_tokens_are_those_of_a_full_sort_and_never_invalid() -> None:
-    torch.manual_seed(1)
-    position, valid = torch.randn(3, 14, 3), torch.rand(3, 14) < 0.7
-    near = nearest_tokens(position, valid, 4)
-    for row in range(3):
-        ids = valid[row].nonzero().squeeze(1)
-        distance = torch.cdist(position[row, ids].double(), position[row, ids].double())
-        for place, token in enumerate(ids):
-            expected = set(ids[distance[place].argsort()[:4]].tolist())
-            assert set(near[row, token].nonzero().squeeze(1).tolist()) == expected
-            assert int(token) in expected
-        assert not near[row, ~valid[row]].any()
-
-
-@pytest.mark.parametrize("count", [1, 3, 50])
-def test_fewer_valid_tokens_than_neighbours_are_all_seen(count: int) -> None:
-    near = nearest_tokens(torch.randn(1, 6, 3), torch.tensor([[True, True, False, False, False, False]]), count)
-    assert near.sum() == 2 * min(count, 2)
+def test_dropped_weights_are_zero_or_scaled_and_right_on_average() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 400, 8), torch.randn(1, 6, 8)
+    value = torch.eye(6).repeat(1, 1, 1)  # the result is the row of weights itself
+    allowed = torch.rand(1, 400, 6) < 0.7
+    for path in ("dense", "gathered"):
+        kept = masked_attention(query, key, value, allowed, num_heads=1, path=path)
+        dropped = masked_attention(query, key, value, allowed, num_heads=1, dropout=0.25, path=path)
+        gone = dropped == 0
+        torch.testing.assert_close(dropped[~gone], kept[~gone] / 0.75, rtol=1e-4, atol=1e-6)
+        share = (gone & (kept > 0)).sum() / (kept > 0).sum()
+        assert abs(float(share) - 0.25) < 0.05

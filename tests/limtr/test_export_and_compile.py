@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from limtr.config import ModelConfig
-from limtr.export import export_predictor, tensor_inputs
+from limtr.export import callable_of, export_predictor, tensor_inputs
 from limtr.loss import compute_loss
 from limtr.predictor import MotionPredictor
 from tests.limtr.model_builders import random_batch, small_config, with_garbage
@@ -30,7 +30,7 @@ def test_an_exported_program_predicts_as_the_model() -> None:
     model = MotionPredictor(config).eval()
     program = export_predictor(model, random_batch(config, dtype=torch.float32))
     other = with_garbage(random_batch(config, seed=5, dtype=torch.float32), float("nan"))
-    trajectories, scores = program.module()(**tensor_inputs(other))
+    trajectories, scores, *_ = callable_of(program)(**tensor_inputs(other))
     expected = model(other)
     torch.testing.assert_close(trajectories, expected.trajectories, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scores, expected.scores, rtol=1e-4, atol=1e-5)

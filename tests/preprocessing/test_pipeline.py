@@ -15,10 +15,12 @@ import pytest
 
 from limtr.cli import main
 from preprocessing import preprocess_task
-from preprocessing.executors import run_in_process, run_on_ray
-from preprocessing.pipeline import PreprocessConfig, only_run, run
+from preprocessing.executors import run_in_process
+from preprocessing.output_lock import only_run
+from preprocessing.pipeline import PreprocessConfig, run
 from preprocessing.plan import make_plan, shard_indices
 from preprocessing.preprocess_task import ShardFailure, ShardResult, ShardSettings, ShardTask
+from preprocessing.ray_executor import run_on_ray
 from preprocessing.shard_metadata import read_sidecars, shard_name, sidecar_path
 from preprocessing.shards import SceneSource, ShardWriter, data_fingerprint
 from preprocessing.womd.tfrecord import record_frame

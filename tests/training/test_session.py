@@ -21,7 +21,7 @@ from limtr.loss import LossTerms, compute_loss
 from limtr.predictor import MotionPredictor
 from tests.training.small import CPU, SCENES, assert_same_tensors, recipe, session
 from training import checkpoint, loop
-from training.checkpoint import CheckpointStore
+from training.checkpoint import CheckpointStore, file_checksum
 from training.data import epoch_batches
 from training.loop import Interrupt, NonFiniteLossError, Trainer
 from training.session import Session
@@ -315,6 +315,9 @@ def test_a_damaged_training_state_is_refused_by_name(tmp_path: Path, damage: str
         save_file({**tensors, name: torch.zeros(1)}, tensors_file)
     else:
         json_file.write_text("{" if damage == "json" else "[]")
+    if damage in ("tensor", "shape"):
+        content = json.loads(json_file.read_text())
+        json_file.write_text(json.dumps({**content, "checksum": file_checksum(tensors_file)}))
     expected = {"tensor": f"{name} is missing", "shape": f"{name} has shape"}.get(damage, "training_state")
     with pytest.raises(ValueError, match=expected):
         session(tmp_path, recipe(steps=1)).restore(latest)

@@ -1,0 +1,130 @@
+"""The latency benchmark: what it runs, what it says it could not run, and how times become numbers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from evaluation.latency import LatencyConfig, run
+from evaluation.timing import Times, interleaved_times, peak_memory_bytes
+from evaluation.zero_weights import prune_by_magnitude, zero_masks
+
+
+def test_every_round_runs_everything_once_in_an_order_of_its_own() -> None:
+    ran: list[str] = []
+    calls = {name: lambda name=name: ran.append(name) for name in "abcd"}
+    times = interleaved_times(calls, rounds=6, warm_up=2, seed=0)
+    assert ran[:8] == list("aabbccdd")
+    rounds = [tuple(ran[start : start + 4]) for start in range(8, len(ran), 4)]
+    assert len(rounds) == times.rounds == 6
+    assert all(sorted(order) == list("abcd") for order in rounds)
+    assert len(set(rounds)) > 1
+
+
+def test_an_interrupt_keeps_the_rounds_that_are_complete() -> None:
+    counts = {"a": 0, "b": 0}
+
+    def call(name: str) -> None:
+        counts[name] += 1
+        if name == "b" and counts["b"] == 4:
+            raise KeyboardInterrupt
+
+    times = interleaved_times({name: lambda name=name: call(name) for name in counts}, rounds=9, warm_up=1, seed=1)
+    assert times.interrupted
+    assert times.rounds == 2
+
+
+def test_an_interrupt_before_the_first_round_is_complete_ends_it() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interleaved_times({"a": interrupt}, rounds=3, warm_up=0, seed=0)
+
+
+def test_percentiles_and_ratios_are_of_complete_rounds() -> None:
+    times = Times({"slow": [2.0, 4.0, 6.0, 8.0], "fast": [1.0, 1.0, 2.0]})
+    assert times.rounds == 3
+    assert times.percentile("slow", 50) == 4.0
+    assert times.ratio("fast", "slow") == 3.0
+    assert times.ratio("slow", "slow") == 1.0
+
+
+def test_peak_memory_sees_what_a_call_holds() -> None:
+    found = peak_memory_bytes(lambda: torch.ones(16 << 20), torch.device("cpu"))
+    if found is None:
+        pytest.skip("this system does not tell its high-water mark")
+    assert found > 60 << 20
+
+
+def test_pruned_weights_are_the_smallest_and_their_places_are_the_masks() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, 5))
+    before = model[0].weight.detach().clone()
+    assert zero_masks(model) == {}
+    prune_by_magnitude(model, 0.25)
+    masks = zero_masks(model)
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"0.weight": 50, "2.weight": 12}
+    kept = masks["0.weight"]
+    assert before[kept].abs().min() > before[~kept].abs().max()
+    assert torch.equal(model[0].weight[kept], before[kept])
+
+
+def test_the_benchmark_writes_every_number_and_names_what_it_left_out(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = LatencyConfig(
+        checkpoint=model_folder, batch_size=2, agents=4, rounds=2, warm_up=1, density=0.5, exported=False, threads=1,
+        device="cpu", out=tmp_path / "latency.json",
+    )  # fmt: skip
+    threads = torch.get_num_threads()
+    assert run(config) == 0
+    assert torch.get_num_threads() == threads
+    content = json.loads((tmp_path / "latency.json").read_text())
+    ran = {(row["batch"], row["precision"], row["way"], row["weights"]) for row in content["variants"]}
+    kinds = {("fp32", "eager", "dense"), ("fp32", "eager", "sparse"), ("bf16", "eager", "dense")}
+    assert ran == {(batch, *kind) for batch in (1, 2) for kind in kinds}
+    left_out = {name for names in content["skipped"].values() for name in names}
+    assert len(left_out) == 2 * 4 * 2 * 2 - len(ran)
+    assert "--no-exported" in content["skipped"]
+    for row in content["variants"]:
+        assert len(row["seconds"]) == row["rounds"] == 2
+        assert row["p50_s"] <= row["p95_s"]
+        assert row["agents_per_s"] == pytest.approx(row["batch"] / row["p50_s"])
+        if (row["precision"], row["weights"]) == ("fp32", "dense"):
+            assert row["times_faster"] == 1.0
+    flops = {(row["batch"], row["weights"]): row["flops"] for row in content["variants"]}
+    assert flops[1, "sparse"] < flops[1, "dense"] < flops[2, "dense"]
+    assert content["model"]["active_parameters"] < content["model"]["parameters"]
+    printed = capsys.readouterr().out
+    assert "not run (--no-exported)" in printed
+    assert "sparse, where that was measured to be faster" in printed
+
+
+@pytest.mark.slow
+def test_exported_graphs_are_timed_beside_the_model(model_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    config = LatencyConfig(
+        checkpoint=model_folder, batch_size=2, agents=4, rounds=2, warm_up=1, threads=1, device="cpu",
+        out=tmp_path / "latency.json",
+    )  # fmt: skip
+    assert run(config) == 0
+    content = json.loads((tmp_path / "latency.json").read_text())
+    assert {row["way"] for row in content["variants"]} == {"eager", "torch.export", "ONNX Runtime"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "either --checkpoint or --preset"),
+        ({"preset": "tiny", "checkpoint": Path("x")}, "either --checkpoint or --preset"),
+        ({"preset": "tiny", "rounds": 0}, "--rounds must be at least 1"),
+        ({"preset": "tiny", "density": 1.5}, "--density must be between"),
+    ],
+    ids=["neither", "both", "no rounds", "density"],
+)
+def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatencyConfig(**options)  # type: ignore[arg-type]
