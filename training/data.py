@@ -16,6 +16,7 @@ from limtr.batch import SceneBatch, collate
 from limtr.scene import IntArray, ObjectType, Scene
 from preprocessing.allocator import keep_freed_memory
 from preprocessing.shards import SceneEntry
+from training.augment import mirrored
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,23 @@ def rank_share(batch: Sequence[int], rank: int, num_ranks: int) -> list[int]:
 class SelectedScenes(Dataset[Scene]):
     """The selected scenes with their kept targets; decoded scenes are remembered up to a size.
 
-    Vehicles are dropped per (seed, epoch, scene), which is why `set_epoch` exists.
+    Vehicles are dropped and scenes mirrored per (seed, epoch, scene), which is why `set_epoch` exists.
     """
 
     def __init__(
-        self, source: SceneReader, selection: Selection, *, drop_vehicles: float = 0.0, seed: int = 0, cache_bytes: int = 0
+        self,
+        source: SceneReader,
+        selection: Selection,
+        *,
+        drop_vehicles: float = 0.0,
+        mirror: float = 0.0,
+        seed: int = 0,
+        cache_bytes: int = 0,
     ) -> None:
         self.source = source
         self.selection = selection
         self.drop_vehicles = drop_vehicles
+        self.mirror = mirror
         self.seed = seed
         self.epoch = 0
         self._cache: OrderedDict[int, Scene] = OrderedDict()
@@ -131,10 +140,15 @@ class SelectedScenes(Dataset[Scene]):
             if size <= self._room:
                 self._cache[index] = scene
                 self._room -= size
-        return self._without_dropped_vehicles(scene, index) if self.drop_vehicles else scene
+        scene = self._without_dropped_vehicles(scene, index) if self.drop_vehicles else scene
+        return mirrored(scene) if self.mirror and self._draws(index, 2).random() < self.mirror else scene
+
+    def _draws(self, index: int, purpose: int) -> np.random.Generator:
+        """Random numbers of a scene in an epoch."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, index, purpose]))
 
     def _without_dropped_vehicles(self, scene: Scene, index: int) -> Scene:
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, index, 1]))
+        rng = self._draws(index, 1)
         is_vehicle = np.array(self.selection.types[index]) == ObjectType.VEHICLE
         kept = np.flatnonzero(~(is_vehicle & (rng.random(len(is_vehicle)) < self.drop_vehicles)))
         return scene.keep_targets(kept.astype(np.int64))

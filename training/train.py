@@ -254,7 +254,7 @@ def prepare(config: TrainConfig, ranks: Ranks) -> Parts:
     seed_rank(recipe.seed, ranks.rank)
     selection = choose_targets(source, recipe)
     scenes = SelectedScenes(
-        source, selection, drop_vehicles=recipe.drop_vehicles, seed=recipe.seed,
+        source, selection, drop_vehicles=recipe.drop_vehicles, mirror=recipe.mirror, seed=recipe.seed,
         cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),
     )  # fmt: skip
     return Parts(recipe=recipe, model=model, scenes=scenes, validation=validation, fingerprint=fingerprint)

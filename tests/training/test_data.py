@@ -7,10 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limtr.batch import SceneBatch
+from limtr.agent_view import build_agent_batch
+from limtr.batch import SceneBatch, collate
+from limtr.config import tiny
 from limtr.scene import ObjectType
 from preprocessing.shards import scene_entry
 from tests.builders import tiny_scene
+from training.augment import mirrored
 from training.data import (
     SelectedScenes,
     _leave_signals_to_parent,
@@ -134,6 +137,39 @@ def test_a_loader_that_goes_on_within_an_epoch_gives_the_batches_that_are_left(d
         torch.testing.assert_close(batch.center_object_id, expected.center_object_id, rtol=0, atol=0)
         torch.testing.assert_close(batch.track_states, expected.track_states, rtol=0, atol=0)
         torch.testing.assert_close(batch.lidar_points, expected.lidar_points, rtol=0, atol=0)
+
+
+def test_scenes_are_mirrored_by_seed_epoch_and_scene_alone() -> None:
+    chosen = select(INDEX, range(5), ALL, None)
+    scenes = SelectedScenes(SCENES, chosen, mirror=0.5, seed=1)
+
+    def flipped() -> list[bool]:
+        return [bool((scenes[row].map_points_m[:, 1] == -SCENES[row].map_points_m[:, 1]).all()) for row in range(5)]
+
+    found = set()
+    for epoch in range(4):
+        scenes.epoch = epoch
+        assert flipped() == flipped()
+        found.add(tuple(flipped()))
+    assert len(found) > 1
+    always = SelectedScenes(SCENES, chosen, mirror=1.0, seed=1)
+    assert all((always[row].track_states[..., 1] == -SCENES[row].track_states[..., 1]).all() for row in range(5))
+
+
+def test_a_mirrored_scene_is_the_scene_with_every_view_mirrored() -> None:
+    scene = SCENES[0]
+    flipped = mirrored(scene).validate()
+    there, here = (build_agent_batch(collate([item], num_lidar_points=16), tiny().view) for item in (scene, flipped))
+    assert there.center_future is not None
+    assert here.center_future is not None
+    mirror = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    torch.testing.assert_close(here.center_future, there.center_future * mirror, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(here.agent_last_position[..., 1], -there.agent_last_position[..., 1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(here.polyline_center[..., 1], -there.polyline_center[..., 1], atol=1e-4, rtol=1e-4)
+    assert here.lidar_points is not None
+    assert there.lidar_points is not None
+    torch.testing.assert_close(here.lidar_points[..., 1], -there.lidar_points[..., 1])
+    assert mirrored(flipped).track_states.tolist() == scene.track_states.tolist()
 
 
 def test_readers_leave_signals_to_the_training_process() -> None:
