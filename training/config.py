@@ -38,6 +38,7 @@ class Recipe:
     lidar: bool
     drop_map: float
     drop_vehicles: float
+    mirror: float
     label_smoothing: float | None
     class_weights: tuple[float, float, float] | None
     nms_distance_m: tuple[float, float, float] | None
@@ -69,6 +70,8 @@ class Recipe:
         for name in ("drop_map", "drop_vehicles"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be at least 0 and below 1, is {getattr(self, name)}")
+        if not 0.0 <= self.mirror <= 1.0:
+            raise ValueError(f"mirror must be from 0 to 1, is {self.mirror}")
         if not self.classes:
             raise ValueError("classes must name at least one of vehicle, pedestrian, cyclist")
 
@@ -81,8 +84,9 @@ class Recipe:
 _COMMON: dict[str, Any] = {
     "steps": None, "minutes": None, "accumulate": 1, "weight_decay": 0.01, "clip_norm": 1000.0, "ema_decay": None,
     "precision": "fp32", "fraction": 1.0, "classes": ("vehicle", "pedestrian", "cyclist"), "max_distance_m": None,
-    "drop_map": 0.0, "drop_vehicles": 0.0, "label_smoothing": None, "class_weights": None, "nms_distance_m": None,
-    "num_lidar_points": None, "traffic_signals": False, "seed": 0, "validate_every": 1, "validation_scenes": None,
+    "drop_map": 0.0, "drop_vehicles": 0.0, "mirror": 0.0, "label_smoothing": None, "class_weights": None,
+    "nms_distance_m": None, "num_lidar_points": None, "traffic_signals": False, "seed": 0, "validate_every": 1,
+    "validation_scenes": None,
 }  # fmt: skip
 _LIMTR: dict[str, Any] = {
     **_COMMON, "epochs": 60, "batch_size": 4, "accumulate": 16, "learning_rate": 3e-4, "schedule": "warmup-linear",
@@ -145,6 +149,8 @@ class TrainConfig:
     """Share of centre agents whose whole map is hidden in training."""
     drop_vehicles: float | None = None
     """Share of vehicle targets that are left out in training, to balance the classes."""
+    mirror: float | None = None
+    """Share of scenes whose left and right are exchanged in training, for example 0.5."""
     label_smoothing: float | None = None
     """Share of the classification target taken from the positive query and spread over all."""
     class_weights: tuple[float, float, float] | None = None

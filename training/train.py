@@ -247,14 +247,14 @@ def prepare(config: TrainConfig, ranks: Ranks) -> Parts:
     """
     recipe = config.recipe(on_cuda=ranks.device.type == "cuda")
     require_even_split(recipe.batch_size, ranks.count)
-    source = SceneSource(config.data, "train")
     validation = validation_source(config.data)
     fingerprint = data_fingerprint(config.data)
     model = build_model(config, recipe)
+    source = SceneSource(config.data, "train", lidar_points=model.config.view.lidar_points_to_load)
     seed_rank(recipe.seed, ranks.rank)
     selection = choose_targets(source, recipe)
     scenes = SelectedScenes(
-        source, selection, drop_vehicles=recipe.drop_vehicles, seed=recipe.seed,
+        source, selection, drop_vehicles=recipe.drop_vehicles, mirror=recipe.mirror, seed=recipe.seed,
         cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),
     )  # fmt: skip
     return Parts(recipe=recipe, model=model, scenes=scenes, validation=validation, fingerprint=fingerprint)
