@@ -81,8 +81,8 @@ class Sparsity:
         end = int(self.until * total_steps)
         if end < self.every:
             raise ValueError(
-                f"sparsity: the first update is due at step {self.every}, but links are fixed from step {end} of {total_steps} on;"
-                " lower --sparsity.every, raise --sparsity.until, or train longer"
+                f"sparsity: the first update is due at step {self.every}, but links are fixed from step {end} of {total_steps}"
+                " on; lower --sparsity.every, raise --sparsity.until, or train longer"
             )
         given: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
         return _DYNAMIC[self.method](density=self.density, end=end, every=self.every, **given)
