@@ -17,6 +17,7 @@ from evaluation.metric_config import Bucketing, MotionMetricsConfig
 from evaluation.official import OfficialJudge, print_verdict
 from evaluation.oracle import find_oracle
 from evaluation.plots import draw_scene, picture_path
+from evaluation.prediction_cost import prediction_cost
 from evaluation.predictions import read_metadata
 from evaluation.report.of_evaluation import write_evaluation_report
 from evaluation.report.write import ReportCollector
@@ -190,6 +191,9 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
     for name, number in targets.items():
         if name != "scored" and number:
             print(f"not scored: {number} targets {name.replace('_', ' ')}")
+    cost = prediction_cost(model, source)
+    if cost is not None:
+        print(cost)
     found, agrees = _judge(config, judge)
     drawn = draw(config, source, model.predict)
     curves = _corrupt(config, source, model, results["model"], metrics_config)
@@ -198,6 +202,7 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
         "model_fingerprint": model.fingerprint(),
         "licence": model.licence,
         "targets": targets,
+        "cost": cost,
         **({"robustness": as_results(curves)} if curves else {}),
         **found,
     }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 import sparse_core
+from limtr.encoder import LocalAttention
 from limtr.predictor import MotionPredictor
 from sparse_core import SparseEngine, masks
+from sparse_core.targets import matching
 from training.ema import WeightAverage
 from training.sparsity import Sparsity
 
@@ -51,7 +54,7 @@ class SparseTraining:
             model,
             optimizer,
             sparsity.as_method(total_steps),
-            include=sparsity.include or None,
+            include=_with_packed(model, sparsity.include),
             exclude=sparsity.exclude or None,
             density=sparsity.part_densities() or None,
             seed=seed,
@@ -126,3 +129,18 @@ class SparseTraining:
 
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: mask.clone() for name, mask in self.engine.masks.items()}
+
+
+def _with_packed(model: MotionPredictor, patterns: Sequence[str]) -> list[str]:
+    """The patterns, and the full names of the packed attention projections that they match.
+
+    Those are bare parameters of `LocalAttention`, which `sparsify` makes sparse only when they are named in full.
+    """
+    packed = [f"{name}.in_proj_weight" for name, module in model.named_modules() if isinstance(module, LocalAttention)]
+    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    found: list[str] = []
+    for pattern in patterns:
+        also = matching(pattern, packed)
+        # A pattern that matches nothing at all goes on to `sparsify`, which names near ones.
+        found += [pattern] * (bool(matching(pattern, linear)) or not also) + also
+    return list(dict.fromkeys(found))

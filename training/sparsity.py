@@ -46,6 +46,8 @@ class Sparsity:
             raise ValueError(f"sparsity.until must be above 0 and at most 1 (the whole training), is {self.until}")
         if self.rate is not None and not 0.0 <= self.rate < 1.0:
             raise ValueError(f"sparsity.rate must be at least 0 and below 1, is {self.rate}")
+        if not self.include:
+            raise ValueError("sparsity.include names no weights; '*' stands for all")
         if self.rate is not None and self.method in ("static", "gmp"):
             raise ValueError(f"sparsity.rate says how many links are exchanged, and {self.method} exchanges none: leave it out")
         self.part_densities()

@@ -119,6 +119,15 @@ def test_parts_have_densities_of_their_own(tmp_path: Path) -> None:
     assert any(name.startswith("encoder.layers.") for name in layers)
 
 
+def test_packed_attention_projections_become_sparse_with_their_part(tmp_path: Path) -> None:
+    packed = "encoder.layers.0.self_attn.in_proj_weight"
+    for include in (("encoder.*",), ("*",), ("encoder.layers.0.self_attn",), ("*.in_proj_weight",), (packed,)):
+        made = session(tmp_path, sparse_recipe(include=include))
+        assert packed in links(made), include
+    assert packed not in links(session(tmp_path, sparse_recipe(include=("decoder.*",))))
+    assert packed not in links(session(tmp_path, sparse_recipe(exclude=("*.in_proj_weight",))))
+
+
 def test_excluded_weights_stay_dense(tmp_path: Path) -> None:
     made = session(tmp_path, sparse_recipe(exclude=("encoder.layers.*",)))
     assert not any(name.startswith("encoder.layers.") for name in links(made))

@@ -62,6 +62,7 @@ def test_options_of_a_dense_training_are_not_ignored_in_silence() -> None:
     ("given", "message"),
     [
         ({"density": 0.0}, "density must be above 0"),
+        ({"include": ()}, "include names no weights"),
         ({"density": 1.5}, "density must be above 0"),
         ({"every": 0}, "every must be at least 1"),
         ({"until": 1.2}, "until must be above 0"),
