@@ -5,7 +5,8 @@
 
 SHARDS is a dataset of `limtr preprocess`. Times on a CPU are CPU times of one thread (set OMP_NUM_THREADS=1), on a GPU those of
 the device. The straightforward step, baseline of `--straightforward`, gives the same results: PointNets work on padded points,
-the encoder's attention masks the weights of all tokens, dropout is torch's, AdamW is not fused; both take turns in one process.
+attention masks the weights of all tokens, distances of waypoints to polylines are one array, dropout is torch's, AdamW is not
+fused. Both take turns in one process.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from limtr.batch import SceneBatch
 from limtr.config import ModelConfig, limtr, mtr, tiny
 from limtr.dropout import Dropout
 from limtr.loss import compute_loss
+from limtr.map_collection import MAX_BUFFER_ELEMENTS
 from limtr.polyline_encoder import PointNet
 from limtr.predictor import MotionPredictor
 from limtr.scene import PREDICTED_TYPES
@@ -143,7 +145,7 @@ def plain_attention(
 
 @contextlib.contextmanager
 def straightforward(step: Step) -> Iterator[None]:
-    """PointNets over padding, attention over all tokens, torch's dropout, AdamW not fused: inside the block."""
+    """PointNets over padding, attention and distances over everything, torch's dropout, AdamW not fused: in the block."""
     layers = [layer.self_attn for layer in step.model.encoder.layers]
     with (
         patch.object(step, "optimizer", step.plain_optimizer),
@@ -151,6 +153,7 @@ def straightforward(step: Step) -> Iterator[None]:
         patch.object(Dropout, "forward", lambda self, x: nn.functional.dropout(x, self.p, self.training)),
         patch.object(encoder, "masked_attention", plain_attention),
         patch.object(decoder_layer, "masked_attention", plain_attention),
+        patch.dict(MAX_BUFFER_ELEMENTS, dict.fromkeys(MAX_BUFFER_ELEMENTS, 1 << 62)),
     ):
         for layer in layers:
             layer.path = "dense"

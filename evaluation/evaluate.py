@@ -17,12 +17,15 @@ from evaluation.metric_config import Bucketing, MotionMetricsConfig
 from evaluation.official import OfficialJudge, print_verdict
 from evaluation.oracle import find_oracle
 from evaluation.plots import draw_scene, picture_path
+from evaluation.prediction_cost import prediction_cost
 from evaluation.predictions import read_metadata
 from evaluation.report.of_evaluation import write_evaluation_report
 from evaluation.report.write import ReportCollector
 from evaluation.robustness import FOLDER, Curves, RobustnessPlan, as_results, check_severities, chosen, measure
 from evaluation.robustness_table import draw_curves, print_curves
 from evaluation.scenario_predictions import ScenarioPredictions
+from evaluation.scene_scores import FILE as SCORES_FILE
+from evaluation.scene_scores import SceneScoresCollector, also_collect
 from evaluation.scoring import (
     EvaluationResult,
     ScenePredictor,
@@ -86,6 +89,9 @@ class EvaluateConfig:
     seed: int = 0
     """Of the random numbers of --corrupt."""
 
+    scene_scores: bool = False
+    """With --checkpoint: write scene_scores.npz, every object's part in the metrics, which `limtr compare` resamples."""
+
     def __post_init__(self) -> None:
         """Validate."""
         if (self.checkpoint is None) == (self.predictions is None):
@@ -96,6 +102,8 @@ class EvaluateConfig:
             )
         if self.allow_missing and self.predictions is None:
             raise ValueError("--allow-missing belongs to --predictions")
+        if self.scene_scores and self.checkpoint is None:
+            raise ValueError("--scene-scores belongs to --checkpoint")
         if self.corrupt and self.checkpoint is None:
             raise ValueError("--corrupt needs --checkpoint: predictions in a file were made already")
         check_severities(self.severities)
@@ -174,12 +182,18 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
     }
     html = ReportCollector("model", list(baselines()), metrics_config) if config.report else None
     watch = _watch(judge, "model", html)
+    collector = SceneScoresCollector(metrics_config) if config.scene_scores else None
+    if collector is not None:
+        watch = also_collect(watch, collector, "model")
     metrics = score(source, predictors, config=metrics_config, batch_size=config.batch_size, watch=watch)
     results = {name: result_of(item) for name, item in metrics.items()}
     _print(config, results, f"{config.checkpoint} on {config.split} of {config.data}")
     for name, number in targets.items():
         if name != "scored" and number:
             print(f"not scored: {number} targets {name.replace('_', ' ')}")
+    cost = prediction_cost(model, source)
+    if cost is not None:
+        print(cost)
     found, agrees = _judge(config, judge)
     drawn = draw(config, source, model.predict)
     curves = _corrupt(config, source, model, results["model"], metrics_config)
@@ -188,9 +202,12 @@ def _run_model(config: EvaluateConfig, source: SceneSource, judge: OfficialJudge
         "model_fingerprint": model.fingerprint(),
         "licence": model.licence,
         "targets": targets,
+        "cost": cost,
         **({"robustness": as_results(curves)} if curves else {}),
         **found,
     }
+    if collector is not None:
+        collector.result().write(config.folder / SCORES_FILE)
     _write(config, source, results, about, drawn)
     if html is not None:
         write_evaluation_report(config, about, results, source, html, predict=model.predict, robustness=curves)

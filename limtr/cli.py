@@ -28,6 +28,7 @@ VERBS: dict[str, Verb] = {
     "preprocess": Verb("preprocessing.pipeline", "PreprocessConfig", "WOMD records to shards, on Ray or in process"),
     "intentions": Verb("preprocessing.intentions", "IntentionsConfig", "k-means intention points of the training split"),
     "train": Verb("training.train", "TrainConfig", "train a predictor on shards"),
+    "compare": Verb("evaluation.compare", "CompareConfig", "trainings over seeds, their differences with intervals"),
     "predict": Verb("evaluation.predict", "PredictConfig", "predictions of scenarios as one Parquet file"),
     "evaluate": Verb("evaluation.evaluate", "EvaluateConfig", "Waymo's metrics beside two baselines, with pictures"),
     "view": Verb("evaluation.view.command", "ViewConfig", "one scene as picture, animation, window or Rerun recording"),
@@ -40,9 +41,18 @@ VERBS: dict[str, Verb] = {
     "verify crops": Verb("preprocessing.verify_crops", "VerifyCropsConfig", "compare LiDAR crops of predicted tracks"),
     "verify lidar": Verb("preprocessing.verify_lidar", "VerifyLidarConfig", "compare decoded LiDAR points"),
     "verify --official": Verb("evaluation.verify_official", "VerifyOfficialConfig", "LiDAR and protos by Waymo's own decoders"),
+    "verify shards": Verb(
+        "preprocessing.verify_shards", "VerifyShardsConfig", "read every scene of shards, compare all counts"
+    ),
     "verify metrics": Verb("evaluation.verify_metrics", "VerifyMetricsConfig", "compare with Waymo's official metrics"),
     "doctor": Verb("preprocessing.doctor", "DoctorConfig", "versions, devices, what is missing and its remedy"),
 }
+
+
+def options_of(name: str) -> Any:
+    """The dataclass of a verb's options, for whoever starts that verb with options of their own."""
+    verb = VERBS[name]
+    return getattr(import_module(verb.module), verb.config)
 
 
 def usage() -> str:

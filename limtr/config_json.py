@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from limtr.config import ModelConfig
@@ -22,33 +23,42 @@ def config_from_json(value: Any, *, where: str = "config") -> ModelConfig:
     Raises:
         ValueError: an unknown key, a wrong type or a value out of range; the message names `where` and the field.
     """
-    config: ModelConfig = _read(ModelConfig, value, where)
+    config: ModelConfig = read_value(ModelConfig, value, where)
     return config
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
+def read_value(kind: Any, value: Any, where: str) -> Any:
+    """A plain value (as JSON or YAML hold it) as the type `kind`: a dataclass, tuple, Literal, path, optional or simple one.
+
+    Raises:
+        ValueError: it is no such value; the message names `where`.
+    """
     if is_dataclass(kind) and isinstance(kind, type):
         return _read_dataclass(kind, value, where)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return _read(inner, value, where)
+        inner, *others = (argument for argument in arguments if argument is not type(None))
+        if others:
+            raise ValueError(f"{where} may have several types, which a file cannot tell apart")
+        return read_value(inner, value, where)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{where} must be a list, is {value!r}")
         if arguments[-1] is Ellipsis:
-            return tuple(_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+            return tuple(read_value(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
         if len(value) != len(arguments):
             raise ValueError(f"{where} must have {len(arguments)} entries, has {len(value)}")
         return tuple(
-            _read(part, item, f"{where}[{index}]") for index, (part, item) in enumerate(zip(arguments, value, strict=True))
+            read_value(part, item, f"{where}[{index}]") for index, (part, item) in enumerate(zip(arguments, value, strict=True))
         )
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"{where} must be one of {arguments}, is {value!r}")
         return value
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -72,7 +82,7 @@ def _read_dataclass(kind: type, value: Any, where: str) -> Any:
     if missing:
         raise ValueError(f"{where} lacks {missing}, which {kind.__name__} needs")
     try:
-        return kind(**{name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+        return kind(**{name: read_value(hints[name], item, f"{where}.{name}") for name, item in value.items()})
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(where) else f"{where}: {message}") from error

@@ -50,6 +50,9 @@ class EncodedScene:
     """(C, 1, 3) mean of the centre agent's history, where invalid steps count as zero"""
 
 
+_FEW_TOKENS = 16
+"""Up to so many tokens for each neighbour, a mask is as fast as lists (benchmarks/attention.py)."""
+
 VELOCITY_CHANNELS = slice(HISTORY_CHANNELS.index("vx"), HISTORY_CHANNELS.index("vy") + 1)
 
 
@@ -72,17 +75,21 @@ class LocalAttention(nn.Module):
         query, key = both[..., :dim], both[..., dim:]
         value = functional.linear(x, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
         dropout = self.dropout if self.training else 0.0
-        if self._by_lists(x):
+        if self._by_lists(neighbors, dropout):
             mixed = neighbor_attention(query, key, value, neighbors, num_heads=self.num_heads, dropout=dropout)
         else:
             mixed = masked_attention(query, key, value, neighbors.allowed(), num_heads=self.num_heads, dropout=dropout)
         out: torch.Tensor = self.out_proj(mixed)
         return out
 
-    def _by_lists(self, x: torch.Tensor) -> bool:
-        # A mask over all tokens is what one CUDA kernel, and any exported graph, takes whole; a CPU does without that work.
+    def _by_lists(self, neighbors: Neighbors, dropout: float) -> bool:
+        # A mask over all tokens is what one CUDA kernel, and any exported graph, takes whole; a CPU does without that work,
+        # unless tokens are few and torch's kernel can be used, which knows no dropout.
         if self.path == "auto":
-            return x.device.type == "cpu" and not torch.compiler.is_compiling()
+            if neighbors.index.device.type != "cpu" or torch.compiler.is_compiling():
+                return False
+            num_tokens, count = neighbors.index.shape[1:]
+            return dropout > 0.0 or num_tokens > _FEW_TOKENS * count
         return self.path == "gathered"
 
 

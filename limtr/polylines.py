@@ -22,20 +22,24 @@ def polyline_tensor(scene: Scene) -> tuple[FloatArray, BoolArray]:
         (P, 20, 7) `POLYLINE_FIELDS`: metres in the scene frame, unit vectors, the feature's type id as it is; and the
         (P, 20) mask of real points.
     """
-    points = scene.map_points_m
+    # Axis after axis in memory, which NumPy walks several times as fast as rows of three.
+    points = np.ascontiguousarray(scene.map_points_m.T)
     step = np.zeros_like(points)
-    step[1:] = points[1:] - points[:-1]
+    np.subtract(points[:, 1:], points[:, :-1], out=step[:, 1:])
     starts = np.cumsum(scene.feature_length) - scene.feature_length
-    step[starts[scene.feature_length > 0]] = 0.0
-    length = np.linalg.norm(step, axis=-1, keepdims=True)
-    direction = step / np.maximum(length, _SHORTEST_STEP_M)
-    kind = np.repeat(scene.feature_type, scene.feature_length)[:, None]
+    step[:, starts[scene.feature_length > 0]] = 0.0
+    length = np.sqrt(step[0] * step[0] + step[1] * step[1] + step[2] * step[2])
+    step /= np.maximum(length, _SHORTEST_STEP_M)
+    rows = np.empty((points.shape[1], len(POLYLINE_FIELDS)), dtype=np.float32)
+    for axis in range(3):
+        rows[:, axis], rows[:, 3 + axis] = points[axis], step[axis]
+    rows[:, 6] = np.repeat(scene.feature_type, scene.feature_length)
 
     mask = np.arange(POINTS_PER_POLYLINE) < scene.polyline_length[:, None]
-    polylines = np.zeros((*mask.shape, len(POLYLINE_FIELDS)), dtype=np.float32)
+    polylines = np.zeros((mask.size, len(POLYLINE_FIELDS)), dtype=np.float32)
     # Pieces follow one another as the points do, so the mask's row-major order is the points' own order.
-    polylines[mask] = np.concatenate((points, direction, kind), axis=-1)
-    return polylines, mask
+    polylines[np.flatnonzero(mask)] = rows
+    return polylines.reshape(*mask.shape, len(POLYLINE_FIELDS)), mask
 
 
 def polyline_feature(scene: Scene) -> IntArray:
@@ -46,7 +50,10 @@ def polyline_feature(scene: Scene) -> IntArray:
     num_features = scene.feature_length.shape[0]
     feature = np.repeat(np.arange(num_features), scene.feature_length)
     polyline = np.repeat(np.arange(scene.polyline_length.shape[0]), scene.polyline_length)
-    pair, count = np.unique(polyline * num_features + feature, return_counts=True)
+    points = polyline * num_features + feature
+    # Both rise from point to point, so that equal pairs stand together: no need to sort.
+    first = np.flatnonzero(np.diff(points, prepend=-1))
+    pair, count = points[first], np.diff(first, append=len(points))
     # By polyline, then by falling count; the sort is stable, so the earlier feature stays in front.
     order = np.lexsort((-count, pair // max(num_features, 1)))
     _, first = np.unique(pair[order] // max(num_features, 1), return_index=True)

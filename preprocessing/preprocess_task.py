@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from limtr.scene import NUM_FUTURE_STEPS, NUM_HISTORY_STEPS, Scene, SceneError
+from preprocessing.allocator import keep_freed_memory
 from preprocessing.output_lock import LockLostError, require_held
 from preprocessing.shard_metadata import FORMAT_VERSION, Sidecar, shard_name, sidecar_path, write_sidecar
 from preprocessing.shards import ShardWriter
 from preprocessing.womd.crops import CropConfig, crop_lidar
 from preprocessing.womd.lidar import merge_lidar
-from preprocessing.womd.scenario import parse_scenario, scenario_to_scene
+from preprocessing.womd.scenario import may_have_lidar, parse_scenario, record_to_scene
 from preprocessing.womd.tfrecord import iter_records
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -109,6 +110,7 @@ def process_shard(task: ShardTask) -> ShardResult:
         LockLostError: the output folder is another run's, or another folder; nothing is written there.
     """
     require_held(task.out, task.lock)
+    keep_freed_memory()
     start = time.monotonic()
     stat = task.source.stat()
     sidecar_path(task.out, task.split, task.index).unlink(missing_ok=True)
@@ -122,24 +124,25 @@ def process_shard(task: ShardTask) -> ShardResult:
         task.out / shard_name(task.split, task.index), before_publishing=lambda: require_held(task.out, task.lock)
     ) as writer:
         for index, data in iter_records(task.source, on_error=lambda error: bad_record(error.index, None, error)):
-            scenario_id = None
+            scenario_id, source = None, f"{task.source} record {index}"
             try:
-                message = parse_scenario(data, source=f"{task.source} record {index}")
-                scenario_id = str(message.scenario_id)
+                scene = record_to_scene(data, source=source)
+                scenario_id = scene.scenario_id
                 if scenario_id in seen:
                     raise SceneError(
                         f"scenario {scenario_id!r} is in record {seen[scenario_id]} already; only that one is kept"
                     )
-                scene = scenario_to_scene(message, source=f"{task.source} record {index}")
                 require_steps_of_split(scene, task.split)
                 lidar_file = find_lidar(task.lidar, scenario_id)
             except MemoryError:
                 raise  # the machine's trouble, not the record's
             except Exception as error:  # whatever a broken record does, its neighbours are kept
-                bad_record(index, scenario_id, error)
+                bad_record(index, scenario_id or _name(data), error)
                 continue
             try:
-                scene = add_lidar(scene, message, lidar_file, task.settings)
+                if lidar_file is not None or may_have_lidar(data):
+                    message = parse_scenario(data, source=source)
+                    scene = add_lidar(scene, message, lidar_file, task.settings)
             except MemoryError:
                 raise
             except Exception as error:  # the scene is still good without points
@@ -221,6 +224,14 @@ def add_lidar(scene: Scene, message: Any, lidar_file: Path | None, settings: Sha
         merge_lidar(message, parse_scenario(records[0], source=str(lidar_file)))
     crops = crop_lidar(message, CropConfig(max_points=settings.max_points, margin_m=settings.margin_m, seed=settings.seed))
     return replace(scene, lidar=crops)
+
+
+def _name(data: bytes) -> str | None:
+    """The scenario that a broken record says it is of."""
+    try:
+        return str(parse_scenario(data, source="").scenario_id)
+    except ValueError:
+        return None
 
 
 def _entry(kind: str, file: Path, record: int, scenario_id: str | None, error: Exception) -> dict[str, Any]:

@@ -154,13 +154,19 @@ class SceneSource(Sequence[Scene]):
     Cheap to make, to copy and to send to another process: the files are opened on first use and once per process
     (array_record has threads of its own, which do not survive a fork).
 
+    Args:
+        data_dir: the dataset folder.
+        split: one of `SPLITS`.
+        lidar_points: read only so many points of every target and frame (the stored ones are shuffled); all by default.
+
     Raises:
         FileNotFoundError: no dataset there, or it has no such split.
         ValueError: another version of limtr wrote it.
     """
 
-    def __init__(self, data_dir: Path | str, split: str) -> None:
+    def __init__(self, data_dir: Path | str, split: str, *, lidar_points: int | None = None) -> None:
         self.data_dir = Path(data_dir)
+        self.lidar_points = lidar_points
         self.split = split
         info = self.data_dir / "dataset_info.json"
         if not info.exists():
@@ -193,13 +199,13 @@ class SceneSource(Sequence[Scene]):
         if not 0 <= row < self._length:
             raise IndexError(f"{self.data_dir}: split {self.split!r} has {self._length} scenes, there is no scene {index}")
         try:
-            example = self._examples()[row]
+            data = self._examples().data_source[row]  # the bytes; what TFDS makes of them takes longer
         except RuntimeError as error:  # array_record's only kind of error: a wrong checksum, a missing file, ...
             raise ValueError(
                 f"{self.data_dir}: scene {row} of split {self.split!r} cannot be read ({error}); "
                 "delete that shard and run `limtr preprocess` again"
             ) from error
-        return example_to_scene(example)
+        return decode_scene(data, lidar_points=self.lidar_points)
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[row] for row in range(self._length))

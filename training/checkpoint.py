@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from limtr.files import read_json, write_bytes, write_json
 from limtr.predictor import MotionPredictor
+from limtr.run_report import as_plain
 from training.config import Recipe
 
 STATE_TENSORS = "training_state.safetensors"
@@ -59,6 +60,8 @@ class TrainingState:
     random_state: dict[str, Any]
     validated_step: int = 0
     """The step that `metrics` are of."""
+    sparse: dict[str, Any] | None = None
+    """Plain values of the sparse training, whose masks are among the tensors; None for a dense one."""
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
@@ -273,4 +276,5 @@ def require_same(state: TrainingState, recipe: Recipe, data_fingerprint: str, pa
 
 def read_plain(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON holds it (tuples as lists)."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(recipe).items()}
+    plain: dict[str, Any] = as_plain(recipe)
+    return plain

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from limtr.scene import ObjectType
 from training.schedules import ScheduleName
+from training.sparsity import DEFAULTS, Sparsity, SparsityOptions
 
-PresetName = Literal["tiny", "mtr", "limtr"]
+PresetName = Literal["tiny", "mtr", "limtr", "limtr-sparse", "limtr-sparse-all"]
 ClassName = Literal["vehicle", "pedestrian", "cyclist"]
 Precision = Literal["fp32", "bf16"]
 
@@ -37,6 +38,7 @@ class Recipe:
     lidar: bool
     drop_map: float
     drop_vehicles: float
+    mirror: float
     label_smoothing: float | None
     class_weights: tuple[float, float, float] | None
     nms_distance_m: tuple[float, float, float] | None
@@ -45,6 +47,8 @@ class Recipe:
     seed: int
     validate_every: int
     validation_scenes: int | None
+    sparsity: Sparsity | None = None
+    """How the model is sparse; None: it is dense."""
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -66,6 +70,8 @@ class Recipe:
         for name in ("drop_map", "drop_vehicles"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be at least 0 and below 1, is {getattr(self, name)}")
+        if not 0.0 <= self.mirror <= 1.0:
+            raise ValueError(f"mirror must be from 0 to 1, is {self.mirror}")
         if not self.classes:
             raise ValueError("classes must name at least one of vehicle, pedestrian, cyclist")
 
@@ -78,14 +84,21 @@ class Recipe:
 _COMMON: dict[str, Any] = {
     "steps": None, "minutes": None, "accumulate": 1, "weight_decay": 0.01, "clip_norm": 1000.0, "ema_decay": None,
     "precision": "fp32", "fraction": 1.0, "classes": ("vehicle", "pedestrian", "cyclist"), "max_distance_m": None,
-    "drop_map": 0.0, "drop_vehicles": 0.0, "label_smoothing": None, "class_weights": None, "nms_distance_m": None,
-    "num_lidar_points": None, "traffic_signals": False, "seed": 0, "validate_every": 1, "validation_scenes": None,
+    "drop_map": 0.0, "drop_vehicles": 0.0, "mirror": 0.0, "label_smoothing": None, "class_weights": None,
+    "nms_distance_m": None, "num_lidar_points": None, "traffic_signals": False, "seed": 0, "validate_every": 1,
+    "validation_scenes": None,
 }  # fmt: skip
+_LIMTR: dict[str, Any] = {
+    **_COMMON, "epochs": 60, "batch_size": 4, "accumulate": 16, "learning_rate": 3e-4, "schedule": "warmup-linear",
+    "lidar": True,
+}  # fmt: skip
+_SPARSE: dict[str, Any] = {**DEFAULTS, "method": "rigl", "every": 100}
 PRESETS: dict[PresetName, dict[str, Any]] = {
     # The published recipes: MTR on 8 GPUs x 10 scenes, LiMTR (lidar_full) 4 scenes x accumulation 4 on each GPU.
     "mtr": {**_COMMON, "epochs": 30, "batch_size": 80, "learning_rate": 1e-4, "schedule": "mtr", "lidar": False},
-    "limtr": {**_COMMON, "epochs": 60, "batch_size": 4, "accumulate": 16, "learning_rate": 3e-4, "schedule": "warmup-linear",
-              "lidar": True},
+    "limtr": _LIMTR,
+    "limtr-sparse": {**_LIMTR, "sparsity": Sparsity(**_SPARSE)},
+    "limtr-sparse-all": {**_LIMTR, "sparsity": Sparsity(**{**_SPARSE, "include": ("*",)})},
     "tiny": {**_COMMON, "epochs": 12, "batch_size": 2, "learning_rate": 1.5e-3, "schedule": "cosine", "lidar": True,
              "clip_norm": 100.0, "ema_decay": 0.99, "validate_every": 6},
 }  # fmt: skip
@@ -136,6 +149,8 @@ class TrainConfig:
     """Share of centre agents whose whole map is hidden in training."""
     drop_vehicles: float | None = None
     """Share of vehicle targets that are left out in training, to balance the classes."""
+    mirror: float | None = None
+    """Share of scenes whose left and right are exchanged in training, for example 0.5."""
     label_smoothing: float | None = None
     """Share of the classification target taken from the positive query and spread over all."""
     class_weights: tuple[float, float, float] | None = None
@@ -152,6 +167,7 @@ class TrainConfig:
     """Epochs between validations; 0 for none but the last."""
     validation_scenes: int | None = None
     """At most so many validation scenes while training."""
+    sparsity: SparsityOptions = field(default_factory=SparsityOptions)
     init_from: Path | None = None
     """Start from these weights (a run, a checkpoint, or a reference MTR or LiMTR file); tensors that do not fit are named."""
     resume: bool = False
@@ -198,11 +214,13 @@ class TrainConfig:
             values["precision"] = "bf16"
         if self.epochs is None and (self.steps is not None or self.minutes is not None):
             values["epochs"] = None
-        for field in fields(Recipe):
-            chosen = getattr(self, field.name)
-            if field.name == "lidar":
+        for each in fields(Recipe):
+            chosen = getattr(self, each.name)
+            if each.name == "lidar":
                 values["lidar"] = values["lidar"] and chosen
+            elif each.name == "sparsity":
+                values["sparsity"] = self.sparsity.resolved(values.get("sparsity"))
             elif chosen is not None:
-                values[field.name] = chosen
+                values[each.name] = chosen
         values["ema_decay"] = values["ema_decay"] or None
         return Recipe(**values)

@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from evaluation.scoring import SceneReader
 from limtr.batch import SceneBatch, collate
 from limtr.scene import IntArray, ObjectType, Scene
+from preprocessing.allocator import keep_freed_memory
 from preprocessing.shards import SceneEntry
+from training.augment import mirrored
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,23 @@ def rank_share(batch: Sequence[int], rank: int, num_ranks: int) -> list[int]:
 class SelectedScenes(Dataset[Scene]):
     """The selected scenes with their kept targets; decoded scenes are remembered up to a size.
 
-    Vehicles are dropped per (seed, epoch, scene), which is why `set_epoch` exists.
+    Vehicles are dropped and scenes mirrored per (seed, epoch, scene), which is why `set_epoch` exists.
     """
 
     def __init__(
-        self, source: SceneReader, selection: Selection, *, drop_vehicles: float = 0.0, seed: int = 0, cache_bytes: int = 0
+        self,
+        source: SceneReader,
+        selection: Selection,
+        *,
+        drop_vehicles: float = 0.0,
+        mirror: float = 0.0,
+        seed: int = 0,
+        cache_bytes: int = 0,
     ) -> None:
         self.source = source
         self.selection = selection
         self.drop_vehicles = drop_vehicles
+        self.mirror = mirror
         self.seed = seed
         self.epoch = 0
         self._cache: OrderedDict[int, Scene] = OrderedDict()
@@ -130,10 +140,15 @@ class SelectedScenes(Dataset[Scene]):
             if size <= self._room:
                 self._cache[index] = scene
                 self._room -= size
-        return self._without_dropped_vehicles(scene, index) if self.drop_vehicles else scene
+        scene = self._without_dropped_vehicles(scene, index) if self.drop_vehicles else scene
+        return mirrored(scene) if self.mirror and self._draws(index, 2).random() < self.mirror else scene
+
+    def _draws(self, index: int, purpose: int) -> np.random.Generator:
+        """Random numbers of a scene in an epoch."""
+        return np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, index, purpose]))
 
     def _without_dropped_vehicles(self, scene: Scene, index: int) -> Scene:
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch, index, 1]))
+        rng = self._draws(index, 1)
         is_vehicle = np.array(self.selection.types[index]) == ObjectType.VEHICLE
         kept = np.flatnonzero(~(is_vehicle & (rng.random(len(is_vehicle)) < self.drop_vehicles)))
         return scene.keep_targets(kept.astype(np.int64))
@@ -157,6 +172,11 @@ class _Collate:
         return collate(scenes, num_lidar_points=self.num_lidar_points)
 
 
+def _begin_worker(worker: int) -> None:
+    _leave_signals_to_parent(worker)
+    keep_freed_memory()
+
+
 def _leave_signals_to_parent(worker: int) -> None:
     # Ctrl-C, or a scheduler's SIGTERM, reaches the whole process group; without readers the parent could not finish its step.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -168,6 +188,8 @@ def load_batches(
 ) -> Iterator[SceneBatch]:
     """Read batches in order, in this process or in `workers` others.
 
+    Batches are lists of scenes, so that a resumed run gives those that are left; not one may be empty.
+
     Other processes start by forkserver: the reader's library has threads, which a forked child would not survive.
     """
     loader: DataLoader[Scene] = DataLoader(
@@ -176,7 +198,7 @@ def load_batches(
         collate_fn=_Collate(num_lidar_points),
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_begin_worker,
         pin_memory=pin_memory,
         # Its own generator: a loader draws a seed when it starts, and from the global one that would shift what dropout
         # draws in a run resumed within an epoch.

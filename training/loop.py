@@ -27,6 +27,8 @@ from training.data import SelectedScenes, epoch_batches, load_batches, rank_shar
 from training.distributed import ALONE, Ranks, require_even_split
 from training.ema import WeightAverage
 from training.schedules import learning_rate
+from training.sparsify import SparseTraining
+from training.sparsity import Sparsity
 
 
 class NonFiniteLossError(ValueError):
@@ -158,6 +160,13 @@ class Trainer:
         self._agreed_to_stop = False
         num_batches = -(-len(scenes) // recipe.batch_size)
         self.steps_per_epoch = -(-num_batches // recipe.accumulate)
+        self.sparse = None if recipe.sparsity is None else self._sparse(recipe.sparsity)
+        if self.sparse is not None and self.average is not None:
+            self.average = WeightAverage(self.model, self.average.decay)  # of the weights that are left
+
+    def _sparse(self, sparsity: Sparsity) -> SparseTraining:
+        total = self.length.total_steps(self.steps_per_epoch)
+        return SparseTraining(self.model, self.optimizer, sparsity, total_steps=total, seed=self.recipe.seed)
 
     @property
     def finished(self) -> bool:
@@ -266,6 +275,8 @@ class Trainer:
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model, self.position.step + 1)
+            if self.sparse is not None:
+                self.sparse.cut(self.average)
         return {**numbers, "grad_norm": float(norm), "learning_rate": rate, "samples": float(sum(samples))}
 
     def _averaging(self, last: bool) -> AbstractContextManager[None]:

@@ -88,6 +88,8 @@ class Session:
         if trainer.average is not None:
             copy_named(trainer.average.average, state.tensors, "average/")
         restore_optimizer(trainer.optimizer, state.tensors, state.optimizer_groups)
+        if trainer.sparse is not None:
+            trainer.sparse.restore(state.tensors, state.sparse or {"layers": {}})
         restore_rank(
             state.tensors, state.random_state,
             rank=trainer.ranks.rank, count=trainer.ranks.count, seed=trainer.recipe.seed,
@@ -115,7 +117,8 @@ class Session:
                 self.last_train = dict(numbers)
                 step = trainer.position.step
                 if log is not None and (step % LOG_EVERY_STEPS == 0 or step == 1 or trainer.finished):
-                    log.write(step, "train", {"epoch": float(trainer.position.epoch), **numbers})
+                    links = {} if trainer.sparse is None else trainer.sparse.numbers()
+                    log.write(step, "train", {"epoch": float(trainer.position.epoch), **numbers, **links})
                 seconds = int(trainer.position.elapsed_s) - self._shown_s
                 self._shown_s += seconds
                 advance(
@@ -182,8 +185,11 @@ class Session:
         tensors, groups = optimizer_tensors(trainer.optimizer)
         tensors |= random_tensors
         tensors |= {name: _stored(value) for name, value in self._model_tensors().items()}
+        links, sparse = ({}, None) if trainer.sparse is None else trainer.sparse.state()
+        tensors |= links
         state = TrainingState(
             position=trainer.position,
+            sparse=sparse,
             recipe=read_plain(trainer.recipe),
             data_fingerprint=self.data_fingerprint,
             licence=self.licence,
@@ -222,6 +228,7 @@ class Session:
             "licence": self.licence,
             "ranks": trainer.ranks.count,
             "interrupted": trainer.stopping,
+            "sparse": None if trainer.sparse is None else trainer.sparse.summary(),
         }
 
 

@@ -42,7 +42,7 @@ Part = TypeVar("Part", ViewConfig, LossConfig)
 
 def model_config(recipe: Recipe) -> ModelConfig:
     """The preset's model, reading LiDAR or not as the recipe says."""
-    config = {"tiny": tiny_preset, "mtr": mtr_preset, "limtr": limtr_preset}[recipe.preset]()
+    config = {"tiny": tiny_preset, "mtr": mtr_preset}.get(recipe.preset, limtr_preset)()
     if recipe.lidar and not config.view.use_lidar:
         raise ValueError(f"preset {recipe.preset!r} has no LiDAR encoder; use --preset limtr or tiny, or leave --lidar out")
     if not recipe.lidar and recipe.num_lidar_points is not None:
@@ -254,14 +254,14 @@ def prepare(config: TrainConfig, ranks: Ranks) -> Parts:
     """
     recipe = config.recipe(on_cuda=ranks.device.type == "cuda")
     require_even_split(recipe.batch_size, ranks.count)
-    source = SceneSource(config.data, "train")
     validation = validation_source(config.data)
     fingerprint = data_fingerprint(config.data)
     model = build_model(config, recipe)
+    source = SceneSource(config.data, "train", lidar_points=model.config.view.lidar_points_to_load)
     seed_rank(recipe.seed, ranks.rank)
     selection = choose_targets(source, recipe)
     scenes = SelectedScenes(
-        source, selection, drop_vehicles=recipe.drop_vehicles, seed=recipe.seed,
+        source, selection, drop_vehicles=recipe.drop_vehicles, mirror=recipe.mirror, seed=recipe.seed,
         cache_bytes=0 if config.workers else int(config.cache_gib * 2**30),
     )  # fmt: skip
     return Parts(recipe=recipe, model=model, scenes=scenes, validation=validation, fingerprint=fingerprint)

@@ -37,7 +37,9 @@ class SynthesizeConfig:
     out: Path
     """Folder to write: scenario/<split>/ and lidar/<split>/ as in WOMD."""
     scenes: int = 200
-    """Scenes in all: four in five for training, the rest for validation, at least one each."""
+    """Scenes for training and validation together, at least one each."""
+    validation_scenes: int | None = None
+    """How many of them are for validation; default: one in five."""
     seed: int = 0
     """Seed; scene i depends on the seed and i alone."""
     size: Literal["small", "womd"] = "small"
@@ -61,6 +63,11 @@ class SynthesizeConfig:
         """Refuse what cannot be made."""
         if self.scenes < 2:
             raise ValueError(f"--scenes must be at least 2 (one for training, one for validation), is {self.scenes}")
+        if self.validation_scenes is not None and not 1 <= self.validation_scenes < self.scenes:
+            raise ValueError(
+                f"--validation-scenes must be at least 1 and leave one of the {self.scenes} --scenes for training, is "
+                f"{self.validation_scenes}"
+            )
         for name in ("seed", "test_scenes", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, is {getattr(self, name)}")
@@ -83,6 +90,8 @@ class SynthesizeConfig:
     def split_sizes(self) -> dict[str, int]:
         """Scenes of each split, in the order of their indices."""
         training = min(max(round(0.8 * self.scenes), 1), self.scenes - 1)
+        if self.validation_scenes is not None:
+            training = self.scenes - self.validation_scenes
         return {"training": training, "validation": self.scenes - training, "testing": self.test_scenes}
 
 

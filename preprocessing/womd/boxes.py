@@ -74,9 +74,10 @@ class TrackBoxes:
 
 def in_sphere(points_m: Float, center_m: Float, radius_m: float) -> npt.NDArray[np.intp]:
     """Indices of the points (N, 3) in a sphere, and of some within rounding of it."""
-    squared = np.zeros(points_m.shape[0])
-    for axis in range(3):
-        squared += np.square(points_m[:, axis] - center_m[axis])
+    squared = np.square(points_m[:, 0] - center_m[0])
+    for axis in (1, 2):
+        offset = points_m[:, axis] - center_m[axis]
+        squared += np.square(offset, out=offset)
     return np.flatnonzero(squared <= (radius_m + 1e-6) ** 2)
 
 

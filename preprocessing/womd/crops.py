@@ -14,7 +14,7 @@ from limtr.scene import LIDAR_FEATURES, NUM_HISTORY_STEPS, LidarCrops
 from preprocessing.womd.boxes import TrackBoxes, in_sphere, read_boxes
 from preprocessing.womd.lidar import LaserScan, LidarError, check_num_frames, open_frame, vehicle_from_world
 from preprocessing.womd.misalignment import MAX_SHIFT, ShiftProbe, probed_frames
-from preprocessing.womd.pixel_windows import pixels_in_windows, sphere_windows
+from preprocessing.womd.pixel_windows import Blocks, block_windows, joined, pixels_in_windows
 
 Float = npt.NDArray[np.float64]
 UInt = npt.NDArray[np.uint64]
@@ -79,18 +79,17 @@ def crop_lidar(scenario: Any, config: CropConfig) -> LidarCrops:
         seen = np.flatnonzero(boxes.valid[:, step])
         if not seen.size or not frame.lasers:
             continue
-        spheres = [(boxes.center_m[seen, step], boxes.radius_m()[seen, step])]
-        if step in probed:
-            spheres.append(probe.spheres(step))
-        center_m, radius_m = (np.concatenate(parts) for parts in zip(*spheres, strict=True))
         try:
-            points = _candidates(open_frame(frame), center_m, radius_m)
             from_world = vehicle_from_world(frame)
+            moved = boxes.moved(from_world)
+            blocks = [_own_blocks(moved, seen, step)]
+            if step in probed:
+                blocks.append(probe.blocks(step, from_world))
+            points = _candidates(open_frame(frame), joined(blocks))
         except LidarError as error:
             raise LidarError(f"scenario {scenario.scenario_id!r}: compressed_frame_laser_data[{step}]: {error}") from error
         if step in probed:
             probe.add_frame(step, points.xyz, from_world)
-        moved = boxes.moved(from_world)
         for track in seen.tolist():
             key = f"{config.seed}/{scenario.scenario_id}/{scenario.tracks[rows[track]].id}/{step}"
             crop, count_in_box[track, step] = _crop(points, moved, track, step, key, config.max_points)
@@ -108,21 +107,34 @@ def crop_lidar(scenario: Any, config: CropConfig) -> LidarCrops:
     )
 
 
-def _candidates(scans: list[LaserScan], center_m: Float, radius_m: Float) -> _FramePoints:
-    """All points of a frame in some spheres (given in the world frame), and some more around them."""
+def _own_blocks(boxes: TrackBoxes, seen: npt.NDArray[np.intp], step: int) -> Blocks:
+    """The boxes of some tracks at one step, given in the vehicle frame of that step."""
+    return Blocks(
+        center_m=boxes.center_m[seen, step],
+        half_size_m=boxes.half_size_m[seen, step],
+        heading_rad=boxes.heading_rad[seen, step],
+    )
+
+
+def _candidates(scans: list[LaserScan], blocks: Blocks) -> _FramePoints:
+    """All points of a frame in some boxes, and some more around them."""
     xyz, features, pixel = [np.zeros((0, 3))], [np.zeros((0, len(LIDAR_FEATURES)))], [np.zeros(0, dtype=np.uint64)]
-    for scan in scans:
-        windows = sphere_windows(scan, center_m, radius_m)
+    for scan, windows in zip(scans, block_windows(scans, blocks), strict=True):
         for index, image in enumerate(scan.returns):
-            if image is None or not windows:
+            if image is None:
                 continue
             rows, columns = pixels_in_windows(image, windows)
+            if not rows.size:
+                continue
             picked = image.pixels(rows, columns, len(LIDAR_FEATURES))
             features.append(picked)
             xyz.append(scan.points(rows, columns, picked[:, 0]))
             place = (rows.astype(np.uint64) << np.uint64(16)) | columns.astype(np.uint64)
             pixel.append(place | np.uint64((2 * scan.name + index) << 32))
-    return _FramePoints(xyz=np.concatenate(xyz), features=np.concatenate(features), pixel=np.concatenate(pixel))
+    # Axis after axis in memory: what follows asks all points for one coordinate at a time.
+    return _FramePoints(
+        xyz=np.asfortranarray(np.concatenate(xyz)), features=np.concatenate(features), pixel=np.concatenate(pixel)
+    )
 
 
 def _crop(
@@ -133,7 +145,8 @@ def _crop(
     near = in_sphere(points.xyz, boxes.center_m[track, step], float(boxes.radius_m()[track, step]))
     box_xyz = boxes.to_box_frame(points.xyz[near], track, steps)
     held = np.flatnonzero(boxes.inside(box_xyz, track, steps)[0])
-    order = held[np.argsort(_priority(points.pixel[near[held]], key), kind="stable")[:max_points]]
+    # No two pixels have the same priority, so that the order does not depend on how it is sorted.
+    order = held[np.argsort(_priority(points.pixel[near[held]], key))[:max_points]]
     return (box_xyz[:, 0, order].T, points.features[near[order]]), int(held.size)
 
 

@@ -7,13 +7,14 @@ carry the vehicle pose of their own moment (rolling shutter), the side lasers sh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from preprocessing.womd import schema
-from preprocessing.womd.range_image import QuantisedImage, RangeImageError, decode_quantised
+from preprocessing.womd.range_image import QuantisedImage, RangeImage, RangeImageError, open_image
 
 Float = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
@@ -38,7 +39,7 @@ class LaserScan:
 
     name: int
     """LaserName: 1 TOP, 2 FRONT, 3 SIDE_LEFT, 4 SIDE_RIGHT, 5 REAR."""
-    returns: tuple[QuantisedImage | None, QuantisedImage | None]
+    returns: tuple[RangeImage | None, RangeImage | None]
     """First and second return, channels range (m), intensity, elongation, ...; None where the record has none."""
     vehicle_from_laser: Float
     """(4, 4)"""
@@ -46,7 +47,7 @@ class LaserScan:
     """(H,) of each row, top row first."""
     azimuth_rad: Float
     """(W,) of each column in the laser frame; not wrapped to [-pi, pi)."""
-    pixel_poses: QuantisedImage | None
+    pixel_poses: RangeImage | None
     """(6, H, W) roll, pitch, yaw, x, y, z of world_from_vehicle at each pixel's moment (TOP, both returns)."""
     vehicle_from_world: Float
     """(4, 4) of the frame."""
@@ -61,10 +62,22 @@ class LaserScan:
         vehicle = _transformed(self.vehicle_from_laser, laser)
         if self.pixel_poses is None:
             return vehicle
-        world = _posed(self.pixel_poses.pixels(rows, columns, _POSE_CHANNELS), vehicle)
-        return _transformed(self.vehicle_from_world, world)
+        if self._column_poses is None:
+            cos, sin, shift = _turns_and_shifts(self.pixel_poses.pixels(rows, columns, _POSE_CHANNELS))
+        else:
+            cos, sin, shift = (table.take(columns, axis=1) for table in self._column_poses)
+        return _transformed(self.vehicle_from_world, _posed(cos, sin, shift, vehicle))
 
-    def all_points(self, image: QuantisedImage | None) -> Points:
+    @cached_property
+    def _column_poses(self) -> tuple[Float, Float, Float] | None:
+        """Cosines, sines and positions (3, W) of the columns' poses, if known to be the same in all rows."""
+        poses = self.pixel_poses
+        if not isinstance(poses, QuantisedImage) or not poses.has_equal_rows:
+            return None
+        columns = np.arange(self.azimuth_rad.size)
+        return _turns_and_shifts(poses.pixels(np.zeros_like(columns), columns, _POSE_CHANNELS))
+
+    def all_points(self, image: RangeImage | None) -> Points:
         """Points and features of every pixel of one return whose range is positive, row after row."""
         if image is None:
             return np.zeros((0, 3)), np.zeros((0, NUM_POINT_FEATURES))
@@ -177,7 +190,7 @@ def _open_laser(laser: Any, calibration: Any, from_world: Float) -> LaserScan:
     if calibration is None:
         raise LidarError(f"{title}: no calibration of this name in the frame")
 
-    def image(field: str, data: bytes, num_channels: int) -> QuantisedImage | None:
+    def image(field: str, data: bytes, num_channels: int) -> RangeImage | None:
         try:
             return _read_image(data, num_channels)
         except RangeImageError as error:
@@ -187,7 +200,7 @@ def _open_laser(laser: Any, calibration: Any, from_world: Float) -> LaserScan:
         image(f"{field}.range_image_delta_compressed", part.range_image_delta_compressed, NUM_POINT_FEATURES)
         for field, part in (("ri_return1", laser.ri_return1), ("ri_return2", laser.ri_return2))
     )
-    shapes = {item.values.shape[1:] for item in (first, second) if item is not None}
+    shapes = {item.shape[1:] for item in (first, second) if item is not None}
     if len(shapes) > 1:
         raise LidarError(f"{title}: its two returns must have one height and width, have {sorted(shapes)}")
     height, width = next(iter(shapes), (0, 0))
@@ -195,8 +208,8 @@ def _open_laser(laser: Any, calibration: Any, from_world: Float) -> LaserScan:
     if laser.name == TOP and shapes:
         data = laser.ri_return1.range_image_pose_delta_compressed
         poses = image("ri_return1.range_image_pose_delta_compressed", data, _POSE_CHANNELS)
-        if poses is None or poses.values.shape[1:] != (height, width):
-            has = "is missing" if poses is None else f"has height and width {poses.values.shape[1:]}"
+        if poses is None or poses.shape[1:] != (height, width):
+            has = "is missing" if poses is None else f"has height and width {poses.shape[1:]}"
             raise LidarError(f"{title}: a pose for each of {height} x {width} pixels is expected, the pose image {has}")
     extrinsic = _matrix(calibration.extrinsic, f"{title}: the calibration's extrinsic")
     azimuth_correction = np.arctan2(extrinsic[1, 0], extrinsic[0, 0])
@@ -212,19 +225,25 @@ def _open_laser(laser: Any, calibration: Any, from_world: Float) -> LaserScan:
     )
 
 
-def _read_image(data: bytes, num_channels: int) -> QuantisedImage | None:
+def _read_image(data: bytes, num_channels: int) -> RangeImage | None:
     """A range image with at least so many channels; None for no bytes at all."""
     if not data:
         return None
-    image = decode_quantised(data)
-    if image.values.shape[0] < num_channels:
-        raise RangeImageError(f"expected at least {num_channels} channels, has {image.values.shape[0]}")
+    image = open_image(data)
+    if image.shape[0] < num_channels:
+        raise RangeImageError(f"expected at least {num_channels} channels, has {image.shape[0]}")
     return image
 
 
 def _matrix(transform: Any, what: str) -> Float:
-    """The (4, 4) matrix of a Transform message."""
-    numbers = np.array(transform.transform, dtype=np.float64)
+    """The (4, 4) matrix of a Transform message; not to be written to."""
+    return _checked_matrix(tuple(transform.transform), what)
+
+
+@lru_cache(maxsize=64)
+def _checked_matrix(entries: tuple[float, ...], what: str) -> Float:
+    # Remembered: the lasers stand where they stood in the frame before.
+    numbers = np.array(entries, dtype=np.float64)
     if numbers.size != 16 or not np.isfinite(numbers).all():
         raise LidarError(f"{what} must be 16 finite numbers, has {numbers.size}")
     matrix = numbers.reshape(4, 4)
@@ -233,6 +252,7 @@ def _matrix(transform: Any, what: str) -> Float:
     is_rigid = np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-3 and np.abs(matrix[3] - [0, 0, 0, 1]).max() <= 1e-6
     if not is_rigid:
         raise LidarError(f"{what} must be a rotation and a translation, is {matrix.tolist()}")
+    matrix.flags.writeable = False
     return matrix
 
 
@@ -241,15 +261,21 @@ def _transformed(matrix: Float, points: Float) -> Float:
     return moved
 
 
-def _posed(poses: Float, points: Float) -> Float:
-    """Points (N, 3) moved by one pose each: poses (N, 6) roll, pitch, yaw, x, y, z with R = Rz(yaw) Ry(pitch) Rx(roll)."""
-    cos, sin = np.cos(poses[:, :3]), np.sin(poses[:, :3])
+def _turns_and_shifts(poses: Float) -> tuple[Float, Float, Float]:
+    """Of poses (N, 6) roll, pitch, yaw, x, y, z: cosines and sines (3, N) of the angles, and the positions (3, N)."""
+    return np.cos(poses[:, :3]).T, np.sin(poses[:, :3]).T, poses[:, 3:].T
+
+
+def _posed(cos: Float, sin: Float, shift: Float, points: Float) -> Float:
+    """Points (N, 3) moved by one pose each, R = Rz(yaw) Ry(pitch) Rx(roll); see `_turns_and_shifts`."""
     x, y, z = points.T
-    y, z = cos[:, 0] * y - sin[:, 0] * z, sin[:, 0] * y + cos[:, 0] * z
-    x, z = cos[:, 1] * x + sin[:, 1] * z, cos[:, 1] * z - sin[:, 1] * x
-    x, y = cos[:, 2] * x - sin[:, 2] * y, sin[:, 2] * x + cos[:, 2] * y
-    moved: Float = np.stack([x, y, z], axis=1) + poses[:, 3:]
-    return moved
+    y, z = cos[0] * y - sin[0] * z, sin[0] * y + cos[0] * z
+    x, z = cos[1] * x + sin[1] * z, cos[1] * z - sin[1] * x
+    x, y = cos[2] * x - sin[2] * y, sin[2] * x + cos[2] * y
+    moved = np.empty((3, len(points)))
+    for axis, turned in enumerate((x, y, z)):
+        np.add(turned, shift[axis], out=moved[axis])
+    return moved.T
 
 
 def _title(name: int) -> str:

@@ -24,7 +24,10 @@ STOP_SIGN_TYPE, CROSSWALK_TYPE, SPEED_BUMP_TYPE = 17, 18, 19
 DRIVEWAY_TYPE = 20
 """MTR knows no driveways (they came with WOMD 1.2 and make it fail); this is the next free number."""
 
-_POINTS = PartReader(schema.MapPoint)
+_TYPES = {"lane": LANE_TYPES, "road_line": ROAD_LINE_TYPES, "road_edge": ROAD_EDGE_TYPES}
+_OUTLINE_TYPES = {"crosswalk": CROSSWALK_TYPE, "speed_bump": SPEED_BUMP_TYPE, "driveway": DRIVEWAY_TYPE}
+
+POINT_READER = PartReader(schema.MapPoint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,34 +53,42 @@ def read_map(map_features: Sequence[Any]) -> MapFeatures:
     parts: list[bytes] = []
     rows: list[tuple[int, int, int]] = []
     for feature in map_features:
-        kind, points = _kind_and_points(feature)
-        if points:
+        kind, has_points = feature_kind(feature)
+        if has_points:
+            points = feature_points(feature)
             parts += points
             rows.append((len(points), kind, feature.id))
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-    return MapFeatures(points_m=_POINTS.read(parts), length=table[:, 0], type=table[:, 1], id=table[:, 2])
+    return MapFeatures(points_m=POINT_READER.read(parts), length=table[:, 0], type=table[:, 1], id=table[:, 2])
 
 
-def _kind_and_points(feature: Any) -> tuple[int, Sequence[bytes]]:
-    """MTR's type number and the serialized points of one feature; no points if it is of no known kind."""
+def feature_kind(feature: Any) -> tuple[int, bool]:
+    """MTR's type number of one `schema.MapFeature`, and whether it has points."""
+    name = feature.WhichOneof("feature_data")
+    if name is None:
+        return UNKNOWN_TYPE, False
+    kind = getattr(feature, name)
+    if name in _TYPES:
+        return _TYPES[name][kind.type], bool(kind.polyline)
+    if name == "stop_sign":
+        return STOP_SIGN_TYPE, kind.HasField("position")
+    return _OUTLINE_TYPES[name], bool(kind.polygon)
+
+
+def feature_points(feature: Any) -> Sequence[bytes]:
+    """The serialized points of one feature; none if it is of no known kind."""
     match feature.WhichOneof("feature_data"):
         case "lane":
-            lane = feature.lane
-            return LANE_TYPES[lane.type], schema.LaneParts.FromString(lane.SerializeToString()).polyline
-        case "road_line":
-            line = feature.road_line
-            return ROAD_LINE_TYPES[line.type], schema.LineParts.FromString(line.SerializeToString()).polyline
-        case "road_edge":
-            edge = feature.road_edge
-            return ROAD_EDGE_TYPES[edge.type], schema.LineParts.FromString(edge.SerializeToString()).polyline
+            points: Sequence[bytes] = schema.LaneParts.FromString(feature.lane.SerializeToString()).polyline
+            return points
+        case "road_line" | "road_edge" as name:
+            points = schema.LineParts.FromString(getattr(feature, name).SerializeToString()).polyline
+            return points
         case "stop_sign":
             sign = feature.stop_sign
-            return STOP_SIGN_TYPE, [sign.position.SerializeToString()] if sign.HasField("position") else []
-        case "crosswalk":
-            return CROSSWALK_TYPE, schema.OutlineParts.FromString(feature.crosswalk.SerializeToString()).polygon
-        case "speed_bump":
-            return SPEED_BUMP_TYPE, schema.OutlineParts.FromString(feature.speed_bump.SerializeToString()).polygon
-        case "driveway":
-            return DRIVEWAY_TYPE, schema.OutlineParts.FromString(feature.driveway.SerializeToString()).polygon
+            return [sign.position.SerializeToString()] if sign.HasField("position") else []
+        case "crosswalk" | "speed_bump" | "driveway" as name:
+            points = schema.OutlineParts.FromString(getattr(feature, name).SerializeToString()).polygon
+            return points
         case _:
-            return UNKNOWN_TYPE, []
+            return []

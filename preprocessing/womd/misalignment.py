@@ -5,10 +5,14 @@ The measure asks of some laser frames which step's boxes catch their points best
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from preprocessing.womd.boxes import TrackBoxes, in_sphere
+from preprocessing.womd.pixel_windows import Blocks
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -20,7 +24,7 @@ ROAD_SHARE = 0.25
 """Lowest part of a box that is not counted: there any box catches points of the road, most of them beside the sensor."""
 MIN_GAIN = 0.05
 """Share of the points that another shift must catch on top of those at shift 0: parked tracks catch some more by chance."""
-_STEPS_PER_SPHERE = 3
+_STEPS_PER_BLOCK = 7
 
 
 def probed_frames(num_frames: int) -> frozenset[int]:
@@ -42,32 +46,52 @@ class ShiftProbe:
         self._gain = np.zeros(2 * MAX_SHIFT + 1, dtype=np.int64)
         self._possible = np.zeros_like(self._gain)
 
-    def spheres(self, frame: int) -> tuple[Float, Float]:
-        """Centres (n, 3) in the world frame and radii (n,) of spheres that hold every box that may be compared with a frame."""
-        radius = self._boxes.radius_m()
-        centers: list[Float] = [np.zeros((0, 3))]
-        radii: list[float] = []
-        for track, steps in self._compared(frame):
-            for start in range(0, steps.size, _STEPS_PER_SPHERE):
-                some = steps[start : start + _STEPS_PER_SPHERE]
-                points = self._boxes.center_m[track, some]
-                middle = (points.min(axis=0) + points.max(axis=0)) / 2
-                centers.append(middle[None])
-                radii.append(float((np.linalg.norm(points - middle, axis=1) + radius[track, some]).max()))
-        return np.concatenate(centers), np.array(radii)
+    def blocks(self, frame: int, target_from_world: Float) -> Blocks:
+        """Boxes in a target frame that together hold every point of a frame that may be counted."""
+        boxes = self._boxes.moved(target_from_world)
+        start, stop = max(frame - MAX_SHIFT, 0), min(frame + MAX_SHIFT + 1, boxes.num_steps)
+        missing = -(stop - start) % _STEPS_PER_BLOCK
+
+        def grouped(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            """(K, T, ...) to (K, groups, steps of a group, ...)."""
+            parts = values[:, start:stop]
+            padded = np.concatenate([parts, np.zeros((len(parts), missing, *parts.shape[2:]), dtype=parts.dtype)], axis=1)
+            return padded.reshape(len(parts), -1, _STEPS_PER_BLOCK, *parts.shape[2:])
+
+        valid = grouped(boxes.valid & boxes.valid[:, frame, None])
+        center, half, heading = grouped(boxes.center_m), grouped(boxes.half_size_m), grouped(boxes.heading_rad)
+        # In the direction of the first box of each group: how far the others reach along it, to its left and up.
+        direction = np.take_along_axis(heading, valid.argmax(axis=2)[..., None], axis=2)
+        cos, sin = np.cos(direction), np.sin(direction)
+        turned = np.stack(
+            [cos * center[..., 0] + sin * center[..., 1], cos * center[..., 1] - sin * center[..., 0], center[..., 2]], axis=-1
+        )
+        along, across = np.abs(np.cos(heading - direction)), np.abs(np.sin(heading - direction))
+        reach = np.stack(
+            [along * half[..., 0] + across * half[..., 1], across * half[..., 0] + along * half[..., 1], half[..., 2]], axis=-1
+        )
+        below = reach * [1.0, 1.0, 1.0 - 2.0 * ROAD_SHARE]
+        low = np.where(valid[..., None], turned - below, math.inf).min(axis=2)
+        high = np.where(valid[..., None], turned + reach, -math.inf).max(axis=2)
+        kept = valid.any(axis=2)
+        middle, half_size = (low[kept] + high[kept]) / 2, (high[kept] - low[kept]) / 2
+        cos, sin = cos[kept][:, 0], sin[kept][:, 0]
+        middle[:, 0], middle[:, 1] = cos * middle[:, 0] - sin * middle[:, 1], sin * middle[:, 0] + cos * middle[:, 1]
+        return Blocks(center_m=middle, half_size_m=half_size, heading_rad=direction[kept][:, 0])
 
     def add_frame(self, frame: int, points_m: Float, target_from_world: Float) -> None:
-        """Count the points (N, 3) of a frame, at least all those in `spheres(frame)`, given in a target frame."""
-        boxes = self._boxes.moved(target_from_world)
+        """Count the points (N, 3) of a frame, at least all those in `blocks(frame, ...)`, given in a target frame."""
+        boxes, radius_m = self._boxes.moved(target_from_world), self._boxes.radius_m()
         for track, steps in self._compared(frame):
             center = boxes.center_m[track, steps]
             middle = (center.min(axis=0) + center.max(axis=0)) / 2
-            reach = (np.linalg.norm(center - middle, axis=1) + boxes.radius_m()[track, steps]).max()
+            reach = (np.linalg.norm(center - middle, axis=1) + radius_m[track, steps]).max()
             half_height = boxes.half_size_m[track, steps, 2]
             lowest = center[:, 2] + (2.0 * ROAD_SHARE - 1.0) * half_height
             highest = center[:, 2] + half_height
-            near = points_m[in_sphere(points_m, middle, float(reach))]
-            near = near[(near[:, 2] >= lowest.min()) & (near[:, 2] <= highest.max())]
+            # By height first: that leaves the road out, which most points are of.
+            at_height = points_m[np.flatnonzero((points_m[:, 2] >= lowest.min()) & (points_m[:, 2] <= highest.max()))]
+            near = at_height[in_sphere(at_height, middle, float(reach))]
             box_points = boxes.to_box_frame(near, track, steps)
             caught = (boxes.inside(box_points, track, steps) & (near[:, 2] >= lowest[:, None])).sum(axis=1)
             shifts = steps - frame + MAX_SHIFT

@@ -11,11 +11,13 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
+from preprocessing.womd.entries import Entries, PackedImage, decode_equal_rows
 from preprocessing.womd.schema import DeltaEncodedData, Metadata, PackedDeltaData
 from preprocessing.womd.varint import VarintError, decode_signed, decode_varints, encode_varints, zigzag
 
@@ -39,8 +41,8 @@ class _MissingNumbersError(RangeImageError):
 class QuantisedImage:
     """A decoded range image before it is scaled: pixels can be picked without converting all of them."""
 
-    values: npt.NDArray[np.int64]
-    """(C, H, W) multiples of the channel's precision; 0 is "nothing there"."""
+    values: Entries
+    """(C, H, W) multiples of the channel's precision; 0 is "nothing there". Not to be written to."""
     precision: npt.NDArray[np.float64]
     """(C,) unit of each channel."""
 
@@ -49,15 +51,42 @@ class QuantisedImage:
         channel: npt.NDArray[np.float64] = self.values[index] * self.precision[index]
         return channel
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        channels, height, width = self.values.shape
+        return channels, height, width
+
+    @property
+    def has_equal_rows(self) -> bool:
+        """Whether all rows are known to be the same one (which then is in memory only once)."""
+        return self.values.strides[1] == 0
+
     def pixels(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], num_channels: int) -> npt.NDArray[np.float64]:
         """(N, num_channels) the first channels of N pixels."""
-        picked: npt.NDArray[np.float64] = self.values[:num_channels, rows, columns].T * self.precision[:num_channels]
-        return picked
+        if self.has_equal_rows:
+            flat, place = self.values[:num_channels, 0], columns
+        else:
+            flat, place = self.values[:num_channels].reshape(num_channels, -1), rows * self.values.shape[2] + columns
+        picked: npt.NDArray[np.float64] = flat.take(place, axis=1) * self.precision[:num_channels, None]
+        columns_first: npt.NDArray[np.float64] = picked.T
+        return columns_first
+
+    def rows(self, channel: int, top: int, bottom: int) -> Entries:
+        """(bottom - top, W) some rows of a channel."""
+        return self.values[channel, top:bottom]
+
+    def has_entries(self, columns: list[slice]) -> list[bool]:
+        """Whether the first channel may have anything in these columns (K), in any row."""
+        return [True] * len(columns)
 
     def image(self) -> npt.NDArray[np.float64]:
         """(H, W, C) the whole image."""
         scaled: npt.NDArray[np.float64] = self.values.transpose(1, 2, 0) * self.precision
         return scaled
+
+
+RangeImage = QuantisedImage | PackedImage
 
 
 def encode(image: npt.NDArray[np.floating], precision: Sequence[float], *, level: int = -1) -> bytes:
@@ -103,6 +132,16 @@ def decode_quantised(data: bytes) -> QuantisedImage:
     """The range image behind `encode`, not scaled yet.
 
     Raises:
+        RangeImageError: see `open_image`.
+    """
+    image = open_image(data)
+    return QuantisedImage(values=image.values, precision=image.precision)
+
+
+def open_image(data: bytes) -> RangeImage:
+    """The range image behind `encode`, laid out only where that costs nothing.
+
+    Raises:
         RangeImageError: no zlib stream, one that unpacks to too much, no message, or fields that contradict each other.
     """
     raw = _decompress(data)
@@ -126,41 +165,58 @@ def _usual_form(raw: bytes) -> bytes:
     return bytes(message.SerializeToString(deterministic=True))
 
 
-def _from_message(raw: bytes) -> QuantisedImage:
+def _from_message(raw: bytes) -> RangeImage:
     """The image in the bytes of a message whose lists of numbers are packed in one piece.
 
     Raises:
-        RangeImageError: as `decode_quantised`.
+        RangeImageError: as `open_image`.
     """
     message = PackedDeltaData()
     try:
         message.ParseFromString(raw)
-        residual = decode_signed(message.residual)
-        runs = decode_varints(message.mask)
+        shape, precision = _metadata(message.metadata)
+        runs = _runs(decode_varints(message.mask), shape)
+        values = decode_equal_rows(message.residual, runs, shape)
+        if values is not None:
+            return QuantisedImage(values=values, precision=precision)
+        residual = decode_signed(message.residual)  # of 32 bits wherever no sum of them can need more
     except (DecodeError, VarintError) as error:
         raise RangeImageError(f"no DeltaEncodedData message under the zlib stream ({error})") from error
-    shape, precision = tuple(message.metadata.shape), np.array(message.metadata.quant_precision, dtype=np.float64)
-    if len(shape) != 3 or not all(1 <= size <= MAX_DIMENSION for size in shape) or math.prod(shape) > MAX_ENTRIES:
-        raise RangeImageError(f"metadata.shape must be (H, W, C) with at most {MAX_ENTRIES} entries in all, is {shape}")
-    height, width, channels = shape
-    if precision.shape != (channels,) or not (np.isfinite(precision) & (precision > 0)).all():
-        raise RangeImageError(f"metadata.quant_precision must be {channels} positive numbers, is {precision.tolist()}")
-    total = height * width * channels
-    # Each run is checked before the sum, so that runs of 2**63 do not wrap around to a plausible total.
-    too_long = bool((runs > total).any())
-    if too_long or int(runs.sum()) != total:
-        error_class = RangeImageError if too_long else _MissingNumbersError
-        raise error_class(f"the mask's runs must add up to {total} entries of shape {shape}; they do not")
     num_filled = int(runs[0::2].sum())
     if residual.size != num_filled:
         raise _MissingNumbersError(f"the mask marks {num_filled} entries, but there are {residual.size} residuals")
-    entries = np.cumsum(residual, out=residual)
-    if num_filled == total:
-        flat = entries
-    else:
-        flat = np.zeros(total, dtype=np.int64)
-        flat[np.repeat(np.arange(runs.size) % 2 == 0, runs.astype(np.int64))] = entries
-    return QuantisedImage(values=flat.reshape(channels, height, width), precision=precision)
+    return PackedImage(shape=shape, precision=precision, entries=np.cumsum(residual, out=residual), runs=runs)
+
+
+def _metadata(metadata: Any) -> tuple[tuple[int, int, int], npt.NDArray[np.float64]]:
+    """Shape (C, H, W) and precision (C,) of an image.
+
+    Raises:
+        RangeImageError: numbers that no image can have.
+    """
+    shape, units = tuple(metadata.shape), tuple(metadata.quant_precision)
+    if len(shape) != 3 or not all(1 <= size <= MAX_DIMENSION for size in shape) or math.prod(shape) > MAX_ENTRIES:
+        raise RangeImageError(f"metadata.shape must be (H, W, C) with at most {MAX_ENTRIES} entries in all, is {shape}")
+    height, width, channels = shape
+    if len(units) != channels or not all(unit > 0 and math.isfinite(unit) for unit in units):
+        raise RangeImageError(f"metadata.quant_precision must be {channels} positive numbers, is {list(units)}")
+    precision = np.array(units, dtype=np.float64)
+    return (channels, height, width), precision
+
+
+def _runs(runs: npt.NDArray[np.uint64], shape: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    """The checked run lengths.
+
+    Raises:
+        RangeImageError: they are not those of an image of this shape.
+    """
+    total = math.prod(shape)
+    # Each run is checked before the sum, so that runs of 2**63 do not wrap around to a plausible total.
+    too_long = bool(runs.size) and int(runs.max()) > total
+    if too_long or int(runs.sum()) != total:
+        error_class = RangeImageError if too_long else _MissingNumbersError
+        raise error_class(f"the mask's runs must add up to {total} entries of shape (C, H, W) = {shape}; they do not")
+    return runs.view(np.int64)
 
 
 def _quantise(image: npt.NDArray[np.floating], units: Sequence[float]) -> npt.NDArray[np.int64]:

@@ -13,15 +13,15 @@ from limtr.scene import NUM_HISTORY_STEPS, STATE_FIELDS, BoolArray, IntArray, Sc
 from preprocessing.polylines import cut_polylines
 from preprocessing.womd import schema
 from preprocessing.womd.errors import ScenarioError, scenario_error
-from preprocessing.womd.map_features import MapFeatures, read_map
-from preprocessing.womd.wire import PartReader
+from preprocessing.womd.fields import UnusualError, top_fields
+from preprocessing.womd.map_features import MapFeatures
+from preprocessing.womd.record_arrays import STATE_READER, ScenarioArrays, arrays_of, read_arrays
 
-__all__ = ["ScenarioError", "parse_scenario", "scenario_to_scene"]
+__all__ = ["ScenarioError", "may_have_lidar", "parse_scenario", "record_to_scene", "scenario_to_scene"]
+
+_LASER_FRAMES_TAG = 12 << 3 | 2
 
 Float64Array = npt.NDArray[np.float64]
-
-# Real records write invalid states as their height and the flag alone.
-_STATES = PartReader(schema.ObjectState, ("center_z", "valid"))
 
 
 def parse_scenario(data: bytes, *, source: str) -> Any:
@@ -44,6 +44,27 @@ def parse_scenario(data: bytes, *, source: str) -> Any:
     return message
 
 
+def record_to_scene(data: bytes, *, source: str = "") -> Scene:
+    """The scene of a record, without LiDAR: that of `scenario_to_scene(parse_scenario(data))`, without parsing all of it.
+
+    Raises:
+        ScenarioError: as those two.
+    """
+    try:
+        return _to_scene(read_arrays(data), source)
+    except (DecodeError, ScenarioError):
+        # The plain way says what is wrong.
+        return scenario_to_scene(parse_scenario(data, source=source), source=source)
+
+
+def may_have_lidar(data: bytes) -> bool:
+    """Whether a record has laser frames, or is written so that only parsing it can tell."""
+    try:
+        return any(tag in (0, _LASER_FRAMES_TAG) for tag, *_ in top_fields(data))
+    except UnusualError:
+        return True
+
+
 def scenario_to_scene(message: Any, *, source: str = "") -> Scene:
     """The scene of a Scenario message, without LiDAR.
 
@@ -61,6 +82,11 @@ def scenario_to_scene(message: Any, *, source: str = "") -> Scene:
     Raises:
         ScenarioError: a field is missing, out of range or not finite.
     """
+    return _to_scene(arrays_of(message), source)
+
+
+def _to_scene(arrays: ScenarioArrays, source: str) -> Scene:
+    message, features = arrays.message, arrays.features
     scenario_id = message.scenario_id
     if not scenario_id or not isinstance(scenario_id, str):  # protobuf hands out text that is not UTF-8 as bytes
         expected = f"a text, is {scenario_id!r}; give the scenario files, not the tf_example ones"
@@ -69,7 +95,7 @@ def scenario_to_scene(message: Any, *, source: str = "") -> Scene:
     if current != NUM_HISTORY_STEPS - 1:
         expected = f"{NUM_HISTORY_STEPS - 1} (ten history steps, as in every WOMD record), is {current}"
         raise scenario_error(source, scenario_id, "current_time_index", expected)
-    num_steps, num_tracks = _num_steps(message, source), len(message.tracks)
+    num_steps, num_tracks = _num_steps(arrays, source), len(message.tracks)
     sdc = message.sdc_track_index if message.HasField("sdc_track_index") else -1
     if message.HasField("sdc_track_index"):
         _require_row(sdc, num_tracks, source, scenario_id, "sdc_track_index")
@@ -77,12 +103,13 @@ def scenario_to_scene(message: Any, *, source: str = "") -> Scene:
     for position, row in enumerate(targets):
         _require_row(row, num_tracks, source, scenario_id, f"tracks_to_predict[{position}].track_index")
 
-    states, valid = _read_states(message, num_steps, source)
-    features = read_map(message.map_features)
+    states, valid = _read_states(arrays, num_steps, source)
     _require_finite_map(features, source, scenario_id)
     origin_m = _origin(states, valid, sdc, current, features)
     states[..., :3] -= np.where(valid[..., None], origin_m, 0.0)
-    signal_keys, signal_stop_m = _read_signals(message, num_steps, origin_m)
+    observed = arrays.signals[:, 0] < num_steps
+    signals = arrays.signals[observed]
+    stops_m = np.where(arrays.has_stop[observed, None], arrays.stops_m[observed], origin_m) - origin_m
     try:
         return Scene(
             scenario_id=scenario_id,
@@ -102,20 +129,20 @@ def scenario_to_scene(message: Any, *, source: str = "") -> Scene:
             feature_type=features.type,
             feature_id=features.id,
             polyline_length=cut_polylines(features.points_m),
-            signal_step=signal_keys[:, 0],
-            signal_lane=signal_keys[:, 1],
-            signal_state=signal_keys[:, 2],
-            signal_stop_m=_float32(signal_stop_m),
+            signal_step=signals[:, 0],
+            signal_lane=signals[:, 1],
+            signal_state=signals[:, 2],
+            signal_stop_m=_float32(stops_m),
             lidar=None,
         ).validate()
     except SceneError as error:
         raise ScenarioError(f"{source or 'record'}: {error}") from error
 
 
-def _num_steps(message: Any, source: str) -> int:
+def _num_steps(arrays: ScenarioArrays, source: str) -> int:
     """T: the number of timestamps, or of history steps if the tracks end there while the timestamps go on."""
+    message, lengths = arrays.message, arrays.num_states.tolist()
     num_timestamps = len(message.timestamps_seconds)
-    lengths = [len(track.states) for track in message.tracks]
     num_steps = NUM_HISTORY_STEPS if lengths and set(lengths) == {NUM_HISTORY_STEPS} else num_timestamps
     if not NUM_HISTORY_STEPS <= num_steps <= num_timestamps:
         expected = f"at least {NUM_HISTORY_STEPS} (the history), has {num_timestamps} values; is this a motion record?"
@@ -127,18 +154,17 @@ def _num_steps(message: Any, source: str) -> int:
     return num_steps
 
 
-def _read_states(message: Any, num_steps: int, source: str) -> tuple[Float64Array, BoolArray]:
+def _read_states(arrays: ScenarioArrays, num_steps: int, source: str) -> tuple[Float64Array, BoolArray]:
     """(A, T, 9) `STATE_FIELDS` in world coordinates, zero where invalid; (A, T) validity."""
-    num_tracks = len(message.tracks)
-    parts = [part for track in message.tracks for part in schema.TrackParts.FromString(track.SerializeToString()).states]
     # The record's field numbers rise in the order of STATE_FIELDS, `valid` last.
-    table = _STATES.read(parts).reshape(num_tracks, num_steps, len(STATE_FIELDS) + 1)
+    table = arrays.states.reshape(len(arrays.num_states), num_steps, len(STATE_FIELDS) + 1)
     states, valid = table[..., :-1], table[..., -1] != 0
     states[~valid] = 0.0
     broken = np.argwhere(~np.isfinite(states))
     if len(broken):
         row, step, column = broken[0].tolist()
-        field = f"tracks[{row}] (id {message.tracks[row].id}) states[{step}].{_STATES.names[column]}"
+        message = arrays.message
+        field = f"tracks[{row}] (id {message.tracks[row].id}) states[{step}].{STATE_READER.names[column]}"
         expected = f"finite in a valid state, is {states[row, step, column]}; leave the record out or mark the state invalid"
         raise scenario_error(source, message.scenario_id, field, expected)
     return states, valid
@@ -152,17 +178,6 @@ def _origin(states: Float64Array, valid: BoolArray, sdc: int, current: int, feat
         if len(positions):
             return np.asarray(positions.mean(axis=0), dtype=np.float64)
     return np.zeros(3)
-
-
-def _read_signals(message: Any, num_steps: int, origin_m: Float64Array) -> tuple[IntArray, Float64Array]:
-    """(G, 3) step, lane id and state of every traffic-light observation; (G, 3) stop points in the scene frame."""
-    keys, stops = [], []
-    for step, map_state in enumerate(message.dynamic_map_states[:num_steps]):
-        for light in map_state.lane_states:
-            point = light.stop_point
-            keys.append((step, light.lane, light.state))
-            stops.append((point.x, point.y, point.z) if light.HasField("stop_point") else origin_m)
-    return np.array(keys, dtype=np.int64).reshape(-1, 3), np.array(stops, dtype=np.float64).reshape(-1, 3) - origin_m
 
 
 def _require_row(row: int, num_tracks: int, source: str, scenario_id: str, field: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from limtr.decoder_layer import DecoderBranch
 from limtr.encoder import EncoderLayer
-from limtr.neighbors import Neighbors
+from limtr.neighbors import Neighbors, nearest_tokens
 
 EVERYBODY = Neighbors(torch.arange(5).expand(2, 5, 5), torch.ones((2, 5, 5), dtype=torch.bool))
 
@@ -50,3 +51,17 @@ def test_the_hidden_layer_of_the_feed_forward_part_is_dropped_too() -> None:
         layer.dropout.register_forward_hook(lambda module, given, result, seen=widths: seen.append(result.shape[-1]))
         layer(*arguments)
         assert sorted(widths) == [8] * residuals + [32]
+
+
+@pytest.mark.parametrize(("training", "tokens"), [(True, 6), (False, 6), (False, 90)])
+def test_every_way_of_computing_local_attention_gives_the_same_token_features(training: bool, tokens: int) -> None:
+    torch.manual_seed(0)
+    neighbors = nearest_tokens(torch.randn(2, tokens, 3), torch.rand(2, tokens) < 0.8, 5)
+    x, code = torch.randn(2, tokens, 8), torch.randn(2, tokens, 8)
+    layer = EncoderLayer(8, 2, 1e-9 if training else 0.1, "auto").train(training)
+    found = []
+    for path in ("auto", "dense", "gathered"):
+        layer.self_attn.path = path  # type: ignore[assignment]
+        found.append(layer(x, code, neighbors))
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])

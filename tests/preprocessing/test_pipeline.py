@@ -340,14 +340,14 @@ def test_a_shard_that_fails_lets_the_others_go_on(raw: Path, tmp_path: Path, mon
 
 
 def test_want_of_memory_is_no_fault_of_the_record(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = preprocess_task.scenario_to_scene
+    make = preprocess_task.record_to_scene
 
-    def too_large(message: Any, *, source: str) -> Any:
-        if message.scenario_id == "b1":
+    def too_large(data: bytes, *, source: str) -> Any:
+        if b"b1" in data:
             raise MemoryError
-        return make(message, source=source)
+        return make(data, source=source)
 
-    monkeypatch.setattr(preprocess_task, "scenario_to_scene", too_large)
+    monkeypatch.setattr(preprocess_task, "record_to_scene", too_large)
     assert preprocess(raw, tmp_path / "out") == 1
     assert quarantine(tmp_path / "out") == []
     assert SceneSource(tmp_path / "out", "train").scenario_ids() == ("a0", "a1")

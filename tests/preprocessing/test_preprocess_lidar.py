@@ -151,3 +151,12 @@ def test_a_scenario_id_that_would_leave_the_lidar_folder_is_a_bad_record(tmp_pat
     assert preprocess(raw, tmp_path / "out") == 1
     assert [entry["scenario_id"] for entry in quarantine(tmp_path / "out")] == ["../../escape"]
     assert SceneSource(tmp_path / "out", "train").scenario_ids()[-1] == "good"
+
+
+def test_shards_of_the_same_records_stay_the_same_files(tmp_path: Path) -> None:
+    """The hash was taken when every field went through protobuf one by one."""
+    motion, _ = with_lidar_apart()
+    write_shard(tmp_path / "raw", "training", 0, 1, [motion, scenario("a0")])
+    assert preprocess(tmp_path / "raw", tmp_path / "out") == 0
+    ((sha256, _),) = shard_files(tmp_path / "out").values()
+    assert sha256 == "f31ae9db4b4d09a11cfa55dec5a13a4d712e35fd3e8a8fc31a11f1ecf49f6d83"

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limtr.scene import LidarCrops, Scene, SceneError
+from preprocessing.shard_codec import read_example, scene_features
 from preprocessing.shard_metadata import Sidecar, read_sidecar, shard_name, sidecar_path, write_sidecar
 from preprocessing.shards import (
     SceneSource,
@@ -105,6 +106,49 @@ def test_round_trip_is_exact_but_for_the_lidar_precision(
         with_signals=with_signals,
     )
     assert_same_scene(decode_scene(encode_scene(scene)), scene)
+
+
+@pytest.mark.parametrize("num_tracks", [1, 5])
+def test_a_record_is_read_as_tfds_reads_it(num_tracks: int) -> None:
+    data = encode_scene(tiny_scene(4, num_tracks=num_tracks, num_targets=num_tracks - 1, with_lidar=num_tracks > 1))
+    ours, expected = read_example(data), scene_features().deserialize_example_np(data)
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+        if isinstance(value, np.ndarray):
+            assert (ours[name].dtype, ours[name].shape) == (value.dtype, value.shape), name
+
+
+def test_bytes_that_are_no_record_are_refused_by_field() -> None:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    with pytest.raises(SceneError, match="run `limtr preprocess` again"):
+        decode_scene(b"\xff\xff")
+    record = tf_example_pb2.Example.FromString(encode_scene(tiny_scene(0)))
+    record.features.feature["map_points_m"].bytes_list.value[0] += b"\x00"
+    with pytest.raises(SceneError, match=r"field map_points_m has \d+ bytes"):
+        decode_scene(record.SerializeToString())
+    del record.features.feature["map_points_m"]
+    with pytest.raises(SceneError, match="0 values of field map_points_m"):
+        decode_scene(record.SerializeToString())
+
+
+def test_a_reader_can_ask_for_the_first_points_of_every_frame_only(tmp_path: Path) -> None:
+    scenes = [tiny_scene(seed) for seed in range(2)]
+    write_dataset(tmp_path, {("train", 0): scenes})
+    for number in (0, 2, 10_000):
+        for whole, short in zip(
+            SceneSource(tmp_path, "train"), SceneSource(tmp_path, "train", lidar_points=number), strict=True
+        ):
+            assert whole.lidar is not None
+            assert short.lidar is not None
+            assert whole.lidar.count.max() > 2
+            np.testing.assert_array_equal(short.lidar.count, np.minimum(whole.lidar.count, number))
+            np.testing.assert_array_equal(short.lidar.count_in_box, whole.lidar.count_in_box)
+            for agent in range(len(whole.lidar.count)):
+                for frame in range(11):
+                    for ours, all_of_them in zip(short.lidar.frame(agent, frame), whole.lidar.frame(agent, frame), strict=True):
+                        np.testing.assert_array_equal(ours, all_of_them[:number])
 
 
 def with_crops(scene: Scene, points: list[list[float]], features: list[list[float]]) -> Scene:

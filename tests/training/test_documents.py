@@ -18,7 +18,7 @@ from tests.training.small import small_config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "docs/training.md", "docs/evaluation.md", "docs/simulator.md", "docs/data.md", "docs/scale.md",
-             "docs/deployment.md")  # fmt: skip
+             "docs/deployment.md", "docs/results.md")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/training.md"])

@@ -66,9 +66,15 @@ def test_points_of_the_road_do_not_count() -> None:
     assert probe.best_shift() == 0
 
 
-def test_spheres_hold_every_box_that_is_compared() -> None:
+def test_blocks_hold_all_of_every_compared_box_that_counts() -> None:
     boxes = moving_box(21, speed=1.3)
-    centers, radii = ShiftProbe(boxes).spheres(10)
-    corners = boxes.center_m[0, :, None] + np.array([[x, y, z] for x in (-2, 2) for y in (-1, 1) for z in (-1, 1)])
-    for corner in corners.reshape(-1, 3):
-        assert (np.linalg.norm(centers - corner, axis=1) <= radii + 1e-9).any()
+    turned = np.array([[0.6, -0.8, 0.0, 4.0], [0.8, 0.6, 0.0, -1.0], [0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 1.0]])
+    blocks = ShiftProbe(boxes).blocks(10, turned)
+    assert 1 < len(blocks.heading_rad) < 21
+    # A box counts from a quarter of its height up: here from -0.5 to 1.
+    offsets = np.array([[x, y, z] for x in (-2, 2) for y in (-1, 1) for z in (-0.5, 1)])
+    corners = (boxes.center_m[0, :, None] + offsets).reshape(-1, 3) @ turned[:3, :3].T + turned[:3, 3]
+    x, y, z = (corners[:, None] - blocks.center_m).transpose(2, 0, 1)
+    cos, sin = np.cos(blocks.heading_rad), np.sin(blocks.heading_rad)
+    inside = np.abs(np.stack([cos * x + sin * y, cos * y - sin * x, z], axis=-1)) <= blocks.half_size_m + 1e-9
+    assert inside.all(axis=-1).any(axis=1).all()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.womd import range_image, schema
-from preprocessing.womd.range_image import RangeImageError, decode, decode_quantised, encode
+from preprocessing.womd.range_image import QuantisedImage, RangeImageError, decode, decode_quantised, encode, open_image
 from preprocessing.womd.tfrecord import iter_records
 from preprocessing.womd.varint import encode_varints, zigzag
 
@@ -130,6 +130,12 @@ def broken(**fields: Any) -> bytes:
     return zlib.compress(message.SerializeToString())
 
 
+def packed(residual: bytes, mask: bytes) -> bytes:
+    """A compressed message of a 1 x 2 x 1 image with these bytes for its lists."""
+    metadata = schema.Metadata(shape=[1, 2, 1], quant_precision=[1.0])
+    return zlib.compress(schema.PackedDeltaData(residual=residual, mask=mask, metadata=metadata).SerializeToString())
+
+
 def test_the_message_that_the_broken_ones_are_made_of_is_sound() -> None:
     assert decode(broken()).tolist() == [[[3.0], [4.0]]]
 
@@ -141,7 +147,8 @@ def test_the_message_that_the_broken_ones_are_made_of_is_sound() -> None:
         (b"no zlib at all", "no zlib stream"),
         (broken()[:-5], "cut off"),
         (zlib.compress(b"\xff\xff\xff"), "DeltaEncodedData"),
-        (zlib.compress(b"\x0a\x02\x80\x80" + b"\x12\x01\x02"), "DeltaEncodedData"),
+        (packed(b"\x80\x80", b"\x02"), "DeltaEncodedData"),
+        (packed(b"\x06\x02", b"\x80"), "DeltaEncodedData"),
         (zlib.compress(b""), "shape"),
         (broken(shape=[1, 2]), "shape"),
         (broken(shape=[1, -2, 1]), "shape"),
@@ -188,6 +195,47 @@ def test_runs_that_wrap_around_to_the_right_sum_are_refused() -> None:
     message = schema.PackedDeltaData(residual=encode_varints(zigzag(np.array([3, 1]))), mask=runs, metadata=metadata)
     with pytest.raises(RangeImageError, match="runs"):
         decode(zlib.compress(message.SerializeToString()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(images(), st.data())
+def test_rows_and_pixels_are_those_of_the_whole_image(case: tuple[np.ndarray, list[float]], data: st.DataObject) -> None:
+    image, precision = case
+    if data.draw(st.booleans()):  # nearly empty ones are read in a way of their own
+        image = image.copy()
+        image[1:, 1:] = 0.0
+        image = np.tile(image, (9, 9, 1))
+    packed_image, whole = open_image(encode(image, precision)), decode_quantised(encode(image, precision))
+    channels, height, width = packed_image.shape
+    np.testing.assert_array_equal(packed_image.values, whole.values)
+    np.testing.assert_array_equal(packed_image.image(), whole.image())
+    top = data.draw(st.integers(0, height - 1))
+    bottom = data.draw(st.integers(top, height))
+    for channel in range(channels):
+        np.testing.assert_array_equal(packed_image.rows(channel, top, bottom), whole.values[channel, top:bottom])
+    rows, columns = (
+        np.array(data.draw(st.lists(st.integers(0, size - 1), min_size=3, max_size=3))) for size in (height, width)
+    )
+    expected = whole.image()[rows, columns]
+    np.testing.assert_array_equal(packed_image.pixels(rows, columns, channels), expected)
+    columns_in_use = (whole.values[0] != 0).any(axis=0)
+    for start in range(width):
+        (found,) = packed_image.has_entries([slice(start, width)])
+        assert found or not columns_in_use[start:].any()
+
+
+def test_equal_rows_are_kept_once_and_nearly_equal_ones_are_not_mistaken_for_them() -> None:
+    image = np.tile(np.random.default_rng(0).normal(0, 5, (1, 7, 6)), (5, 1, 1))
+    image[..., 1] = 0.0
+    same = open_image(encode(image, [0.01] * 6))
+    assert isinstance(same, QuantisedImage)
+    assert same.has_equal_rows
+    np.testing.assert_allclose(same.image(), image, atol=0.00501)
+    drifting = np.cumsum(np.full((5, 7, 1), 0.5).ravel()).reshape(5, 7, 1)  # all differences are the same
+    for other in (drifting, np.concatenate([image[:-1], image[-1:] + 1.0])):
+        read = open_image(encode(other, [0.01] * other.shape[2]))
+        assert not (isinstance(read, QuantisedImage) and read.has_equal_rows)
+        np.testing.assert_allclose(read.values.transpose(1, 2, 0) * read.precision, other, atol=0.00501)
 
 
 def test_a_small_stream_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

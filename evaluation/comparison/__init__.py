@@ -1,0 +1,1 @@
+"""Comparisons of trainings with error bars: variants and seeds in, differences with intervals out."""

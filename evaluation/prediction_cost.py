@@ -1,0 +1,75 @@
+"""What a prediction costs: weights and links, operations dense and at the links; beside the quality that is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import sparse_core
+from evaluation.scoring import SceneReader
+from evaluation.zero_weights import MIN_ZERO_SHARE
+from limtr.agent_view import build_agent_batch
+from limtr.batch import collate
+from limtr.export import TensorPredictor, tensor_inputs
+from limtr.predictor import MotionPredictor
+
+SCENES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionCost:
+    """Cost of one agent's prediction.
+
+    Attributes:
+        parameters: of the model.
+        links: those of them that are not zeros of a sparse layer.
+        flops: of the matrix products, a multiplication and an addition are two; attention of the encoder left out on a CPU.
+        sparse_flops: of the links alone.
+    """
+
+    parameters: int
+    links: int
+    flops: float
+    sparse_flops: float
+
+    def __str__(self) -> str:
+        weights = f"{self.parameters:,} parameters, {self.flops / 1e6:,.0f} MFLOP an agent"
+        if self.links == self.parameters:
+            return f"cost of predicting: {weights}; dense"
+        return (
+            f"cost of predicting: {weights}; at its links {self.links:,} ({self.links / self.parameters:.1%}) and "
+            f"{self.sparse_flops / 1e6:,.0f} MFLOP ({self.sparse_flops / self.flops:.1%})"
+        )
+
+
+def prediction_cost(model: MotionPredictor, source: SceneReader) -> PredictionCost | None:
+    """The mean cost over the agents of a few scenes, spread evenly; None if they have no agent to predict."""
+    count = min(len(source), SCENES)
+    scenes = [source[index * len(source) // count] for index in range(count)]
+    view = model.config.view
+    device = next(model.parameters()).device
+    batch = build_agent_batch(collate(scenes, num_lidar_points=view.lidar_points_to_load).to(device), view)
+    num_agents = len(batch.center_type)
+    if not num_agents:
+        return None
+    masks = {f"model.{name}": mask for name, mask in _links(model).items()}
+    training = model.training
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel of a CPU has no formula in torch's counter
+            found = sparse_core.cost(TensorPredictor(model).eval(), tensor_inputs(batch), masks)
+    finally:
+        model.train(training)
+    return PredictionCost(
+        parameters=found.parameters,
+        links=found.active,
+        flops=found.forward / num_agents,
+        sparse_flops=found.sparse_forward / num_agents,
+    )
+
+
+def _links(model: MotionPredictor) -> dict[str, torch.Tensor]:
+    """Nonzero weights of every matrix of which a good part is zero: no dense training leaves exact zeros."""
+    nonzero = {name: parameter.detach() != 0 for name, parameter in model.named_parameters() if parameter.dim() > 1}
+    return {name: mask for name, mask in nonzero.items() if mask.numel() and 1 - mask.float().mean() >= MIN_ZERO_SHARE}

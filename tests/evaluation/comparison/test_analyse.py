@@ -1,0 +1,99 @@
+import re
+
+import numpy as np
+import pytest
+
+from evaluation.comparison.analyse import Comparison, analyse
+from evaluation.comparison.verdicts import SHOWN, count_intervals, verdicts
+from evaluation.metric_config import METRIC_NAMES
+from evaluation.scene_scores import SceneScores
+from tests.evaluation.made_scores import made_scores
+
+MIN_ADE = METRIC_NAMES.index("minADE")
+
+
+def compared(gain_m: float, *, seeds: int = 3, scenes: int = 40, trial: int = 0, seed_noise_m: float = 0.05) -> Comparison:
+    """Two made models of which the second is `gain_m` better."""
+    scores = {
+        name: {
+            seed: made_scores(
+                scenes, truth_seed=trial, model_seed=1000 * trial + 10 * seed + number, gain_m=gain_m * number,
+                seed_noise_m=seed_noise_m,
+            )
+            for seed in range(seeds)
+        }
+        for number, name in enumerate(("plain", "better"))
+    }  # fmt: skip
+    return analyse(scores, num_resamples=200, level=0.9, seed=0)
+
+
+def test_intervals_of_equal_variants_hold_zero_about_as_often_as_they_say() -> None:
+    looked = excluded = 0
+    for trial in range(30):
+        number, outside = count_intervals(compared(0.0, trial=trial, scenes=25))
+        looked, excluded = looked + number, excluded + outside
+    assert looked == 30 * 4 * len(SHOWN)
+    # Metrics of one trial go together, so that 30 trials tell no more than some hundred independent intervals.
+    assert 0.02 <= excluded / looked <= 0.18
+
+
+def test_a_known_difference_is_found_and_put_in_words() -> None:
+    found = compared(0.3, seeds=5)
+    difference = found.variants["better"].difference
+    assert difference is not None
+    estimate, low, high = (float(part[-1, -1, MIN_ADE]) for part in (difference.estimate, difference.low, difference.high))
+    assert low < estimate < high < 0
+    assert low < -0.3 * 1.1 < high  # the gain, times the mean of the three horizons' factors
+    said = [sentence for sentence in verdicts(found, "better") if sentence.startswith("mean of classes, minADE")]
+    assert len(said) == 1
+    assert re.search(r"better is better than plain by 0\.\d{3} m \(\d+\.\d%\), 90% interval 0\.\d{3} to 0\.\d{3} m", said[0])
+
+
+def test_a_loss_is_called_worse() -> None:
+    said = list(verdicts(compared(-0.3), "better"))
+    assert said
+    assert all(" is worse than plain by " in sentence for sentence in said)
+
+
+def test_nothing_is_said_where_the_interval_holds_zero() -> None:
+    runs = {seed: made_scores(30, model_seed=seed) for seed in range(3)}
+    found = analyse({"one": runs, "same": runs}, num_resamples=200, level=0.95, seed=0)
+    assert list(verdicts(found, "same")) == []
+    assert count_intervals(found) == (20, 0)
+
+
+def test_pairing_takes_away_what_the_variants_share() -> None:
+    """Scenes of unlike difficulty spread both variants' values, and not their difference."""
+    found = compared(0.0, seed_noise_m=0.0)
+    difference = found.variants["better"].difference
+    assert difference is not None
+    alone = found.variants["plain"].values
+    width = difference.high - difference.low
+    assert width[-1, -1, MIN_ADE] < 0.5 * (alone.high - alone.low)[-1, -1, MIN_ADE]
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    runs = {seed: made_scores(30, model_seed=seed) for seed in range(4)}
+    found = analyse({"one": runs, "two": {3: runs[0], 7: runs[1]}}, num_resamples=100, level=0.95, seed=0)
+    assert found.variants["two"].shared_seeds == (3,)
+    none = analyse({"one": {0: runs[0]}, "two": {1: runs[1]}}, num_resamples=100, level=0.95, seed=0)
+    assert none.variants["two"].difference is None
+
+
+def test_runs_on_different_scenes_or_objects_are_refused() -> None:
+    one = made_scores(20)
+    with pytest.raises(ValueError, match=r"two, seed 0 and one, seed 0 were evaluated on different scenes \(1 are in one"):
+        analyse({"one": {0: one}, "two": {0: made_scores(21)}}, num_resamples=100, level=0.95, seed=0)
+    other = SceneScores(
+        bucketing="2024", scenario_ids=one.scenario_ids, scene=one.scene, object_id=one.object_id + 1, rows=one.rows
+    )
+    with pytest.raises(ValueError, match=r"different objects \(their object_id differs\)"):
+        analyse({"one": {0: one}, "two": {0: other}}, num_resamples=100, level=0.95, seed=0)
+
+
+def test_one_seed_gives_an_interval_over_scenes() -> None:
+    found = compared(0.3, seeds=1, seed_noise_m=0.0)
+    difference = found.variants["better"].difference
+    assert difference is not None
+    assert np.isfinite(difference.low[-1, -1]).all()
+    assert difference.high[-1, -1, MIN_ADE] < 0

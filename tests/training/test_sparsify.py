@@ -1,0 +1,176 @@
+"""A sparse training: zeros where there are no links, in the averaged weights too, resumed bit for bit, told in the log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from limtr.predictor import MotionPredictor
+from sparse_core import masks
+from tests.training.small import assert_same_tensors, recipe, session
+from training.config import Recipe
+from training.session import Session
+from training.sparsity import DEFAULTS, MethodName, Sparsity, SparsityOptions
+
+
+def sparse_recipe(method: MethodName = "rigl", steps: int = 12, **given: Any) -> Recipe:
+    values = {"density": 0.3, "every": 3, **given}
+    return recipe(steps=steps, ema_decay=0.9, sparsity=SparsityOptions(method=method, **values))
+
+
+def trained(run: Path, wanted: Recipe) -> Session:
+    made = session(run, wanted)
+    made.run()
+    return made
+
+
+def links(made: Session) -> dict[str, torch.Tensor]:
+    assert made.trainer.sparse is not None
+    return dict(made.trainer.sparse.engine.masks)
+
+
+@pytest.mark.parametrize("method", get_args(MethodName))
+def test_weights_and_their_average_are_zero_where_there_are_no_links(method: MethodName, tmp_path: Path) -> None:
+    made = trained(tmp_path, sparse_recipe(method))
+    found = links(made)
+    assert sum(int(mask.sum()) for mask in found.values()) == pytest.approx(
+        0.3 * sum(mask.numel() for mask in found.values()), abs=len(found)
+    )
+    named = dict(made.trainer.model.named_parameters())
+    assert made.trainer.average is not None
+    for name, mask in found.items():
+        assert name.startswith("encoder.")
+        assert not named[name][~mask].any()
+        assert not made.trainer.average.average[name][~mask].any()
+    saved = MotionPredictor.load(made.store.latest())
+    assert all(not value[~found[name]].any() for name, value in saved.named_parameters() if name in found)
+    assert made.trainer.sparse is not None
+    assert made.trainer.sparse.engine.updates == (0 if method == "static" else 3)
+
+
+def run_until(made: Session, last: int) -> None:
+    """Train as if an interrupt came in step `last`."""
+    run = made.trainer.run
+
+    def stopping(*, on_step: Any, on_epoch: Any) -> None:
+        def watched(numbers: Any) -> None:
+            on_step(numbers)
+            made.trainer.interrupt.requested |= made.trainer.position.step == last
+
+        run(on_step=watched, on_epoch=on_epoch)
+
+    made.trainer.run = stopping  # type: ignore[method-assign]
+    made.run()
+
+
+@pytest.mark.parametrize("method", ["rigl", "set", "snfs", "gmp"])
+def test_an_interrupted_sparse_training_goes_on_bit_for_bit(method: MethodName, tmp_path: Path) -> None:
+    wanted = sparse_recipe(method)
+    whole = trained(tmp_path / "whole", wanted)
+    first = session(tmp_path / "parts", wanted)
+    run_until(first, 5)
+    assert first.trainer.position.step == 5
+    second = session(tmp_path / "parts", wanted, seed=7)  # other initial weights, all of them replaced
+    second.restore(second.store.latest())  # type: ignore[arg-type]
+    second.run()
+    assert_same_tensors(dict(second.trainer.model.state_dict()), dict(whole.trainer.model.state_dict()))
+    assert_same_tensors(links(second), links(whole))
+    assert second.trainer.sparse is not None
+    assert whole.trainer.sparse is not None
+    assert second.trainer.sparse.summary() == whole.trainer.sparse.summary()
+    assert whole.trainer.sparse.summary()["updates"] > 0
+
+
+def test_the_log_tells_density_exploration_and_churn(tmp_path: Path) -> None:
+    made = trained(tmp_path, sparse_recipe(steps=12))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    told = [line for line in lines if "sparse_density" in line]
+    assert [line["sparse_updates"] for line in told] == [0, 3, 3]
+    assert told[0]["sparse_churn"] == 0.0
+    assert told[1]["sparse_churn"] > 0.0
+    assert told[0]["sparse_exploration"] < told[1]["sparse_exploration"] == told[2]["sparse_exploration"]
+    assert made.summary()["sparse"]["density"] == pytest.approx(told[-1]["sparse_density"])  # type: ignore[index]
+
+
+def test_churn_is_the_share_of_links_that_changed_since_the_last_line(tmp_path: Path) -> None:
+    made = session(tmp_path, sparse_recipe(every=1, until=1.0))
+    assert made.trainer.sparse is not None
+    before = {name: mask.clone() for name, mask in links(made).items()}
+    made.run()
+    made.trainer.sparse._before = before
+    made.trainer.sparse._updates_before = 0
+    assert made.trainer.sparse.numbers()["sparse_churn"] == pytest.approx(masks.churn(before, links(made)).total)
+    assert made.trainer.sparse.numbers()["sparse_churn"] == 0.0
+
+
+def test_parts_have_densities_of_their_own(tmp_path: Path) -> None:
+    made = session(tmp_path, sparse_recipe(include=("*",), parts=("decoder.*=0.5", "encoder.lidar_encoder.*=1.0")))
+    assert made.trainer.sparse is not None
+    layers = made.trainer.sparse.summary()["layers"]
+    for name, density in layers.items():
+        if name.startswith("decoder."):
+            assert density == pytest.approx(0.5, abs=0.03)
+        elif name.startswith("encoder.lidar_encoder."):
+            assert density == 1.0
+    assert any(name.startswith("encoder.layers.") for name in layers)
+
+
+def test_packed_attention_projections_become_sparse_with_their_part(tmp_path: Path) -> None:
+    packed = "encoder.layers.0.self_attn.in_proj_weight"
+    for include in (("encoder.*",), ("*",), ("encoder.layers.0.self_attn",), ("*.in_proj_weight",), (packed,)):
+        made = session(tmp_path, sparse_recipe(include=include))
+        assert packed in links(made), include
+    assert packed not in links(session(tmp_path, sparse_recipe(include=("decoder.*",))))
+    assert packed not in links(session(tmp_path, sparse_recipe(exclude=("*.in_proj_weight",))))
+
+
+def test_excluded_weights_stay_dense(tmp_path: Path) -> None:
+    made = session(tmp_path, sparse_recipe(exclude=("encoder.layers.*",)))
+    assert not any(name.startswith("encoder.layers.") for name in links(made))
+
+
+def test_weights_can_be_scaled_to_their_number_of_links(tmp_path: Path) -> None:
+    plain, scaled = (session(tmp_path / str(scale), sparse_recipe(scale_weights=scale)) for scale in (False, True))
+    thin = [name for name, mask in links(plain).items() if not mask.all()]
+    sizes = [
+        sum(float(dict(made.trainer.model.named_parameters())[name].detach().abs().sum()) for name in thin)
+        for made in (plain, scaled)
+    ]
+    assert thin
+    assert sizes[1] > 1.2 * sizes[0]
+
+
+def test_a_pattern_that_matches_nothing_names_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"encodr.*near names"):
+        session(tmp_path, sparse_recipe(include=("encodr.layers*",)))
+
+
+def test_a_time_budget_alone_knows_no_last_step(tmp_path: Path) -> None:
+    options = SparsityOptions(method="rigl", every=3)
+    with pytest.raises(ValueError, match="give --steps or --epochs"):
+        session(tmp_path, recipe(steps=None, minutes=0.01, sparsity=options))
+    session(tmp_path, recipe(steps=None, minutes=0.01, sparsity=SparsityOptions(method="static")))
+
+
+def test_another_sparsity_does_not_go_on_with_a_run(tmp_path: Path) -> None:
+    made = trained(tmp_path, sparse_recipe())
+    other = session(tmp_path, sparse_recipe(density=0.2))
+    with pytest.raises(ValueError, match=r"sparsity: was .*is "):
+        other.restore(made.store.latest())  # type: ignore[arg-type]
+
+
+def test_a_state_without_its_masks_is_refused(tmp_path: Path) -> None:
+    made = trained(tmp_path, sparse_recipe())
+    assert made.trainer.sparse is not None
+    tensors, plain = made.trainer.sparse.state()
+    name = next(name for name in tensors if name.endswith("/mask"))
+    with pytest.raises(ValueError, match="training state lacks"):
+        made.trainer.sparse.restore({key: value for key, value in tensors.items() if key != name}, plain)
+
+
+def test_a_saved_sparsity_is_the_recipes() -> None:
+    assert Sparsity(**{"method": "rigl", **DEFAULTS, "density": 0.3, "every": 3}) == sparse_recipe().sparsity

@@ -1,0 +1,83 @@
+"""Options of sparse training: what they resolve to, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import sparse_core
+from training.config import PRESETS, TrainConfig
+from training.sparsity import DEFAULTS, MethodName, Sparsity, SparsityOptions
+
+
+def sparsity(**given: Any) -> Sparsity:
+    return Sparsity(**{"method": "rigl", **DEFAULTS, **given})
+
+
+def config(**options: Any) -> TrainConfig:
+    return TrainConfig(data=Path("data"), out=Path("run"), **options)
+
+
+@pytest.mark.parametrize("name", get_args(MethodName))
+def test_every_method_has_the_density_and_the_last_update_that_are_asked_for(name: MethodName) -> None:
+    method = sparsity(method=name, density=0.2, every=10).as_method(400)
+    assert method.density_at(300) == pytest.approx(0.2)
+    if name != "static":
+        assert method.due(300)
+        assert not method.due(310)
+
+
+def test_every_method_of_the_engine_can_be_named() -> None:
+    presets = {name.lower() for name in sparse_core.__all__ if callable(getattr(sparse_core, name)) and name[0].isupper()}
+    others = {"cost", "method", "proposal", "report", "sparseengine", "structure"}
+    assert presets - others == set(get_args(MethodName))
+
+
+def test_without_options_a_training_is_as_dense_as_its_preset() -> None:
+    assert config(preset="tiny").recipe(on_cuda=False).sparsity is None
+    encoder, everything = (config(preset=name).recipe(on_cuda=False).sparsity for name in ("limtr-sparse", "limtr-sparse-all"))
+    assert encoder is not None
+    assert everything is not None
+    assert (encoder.include, everything.include) == (("encoder.*",), ("*",))
+    dense = config(preset="limtr-sparse", sparsity=SparsityOptions(method="dense")).recipe(on_cuda=False)
+    assert dense.sparsity is None
+
+
+def test_options_replace_single_values_of_the_preset() -> None:
+    found = config(preset="limtr-sparse", sparsity=SparsityOptions(density=0.1)).recipe(on_cuda=False).sparsity
+    preset = PRESETS["limtr-sparse"]["sparsity"]
+    assert found == Sparsity(**{**vars(preset), "density": 0.1})
+    tiny = config(preset="tiny", sparsity=SparsityOptions(method="set", include=("decoder.*",))).recipe(on_cuda=False).sparsity
+    assert tiny == sparsity(method="set", include=("decoder.*",))
+
+
+def test_options_of_a_dense_training_are_not_ignored_in_silence() -> None:
+    with pytest.raises(ValueError, match=r"--sparsity.density: the training is dense; name a method"):
+        config(preset="tiny", sparsity=SparsityOptions(density=0.1)).recipe(on_cuda=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"density": 0.0}, "density must be above 0"),
+        ({"include": ()}, "include names no weights"),
+        ({"density": 1.5}, "density must be above 0"),
+        ({"every": 0}, "every must be at least 1"),
+        ({"until": 1.2}, "until must be above 0"),
+        ({"rate": 1.0}, "rate must be at least 0 and below 1"),
+        ({"method": "gmp", "rate": 0.3}, "gmp exchanges none"),
+        ({"parts": ("decoder.*",)}, "no PATTERN=DENSITY"),
+        ({"parts": ("decoder.*=2",)}, "no PATTERN=DENSITY"),
+        ({"parts": ("a=0.5", "a=0.2")}, "comes twice"),
+    ],
+)
+def test_values_that_cannot_be_are_told(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sparsity(**given)
+
+
+def test_a_training_too_short_for_an_update_is_told() -> None:
+    with pytest.raises(ValueError, match="first update is due at step 20, but links are fixed from step 7 of 10"):
+        sparsity(every=20).as_method(10)

@@ -1,0 +1,146 @@
+"""A training's sparse engine: made from the recipe, told in the logs, kept in checkpoints, felt by the averaged weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+import sparse_core
+from limtr.encoder import LocalAttention
+from limtr.predictor import MotionPredictor
+from sparse_core import SparseEngine, masks
+from sparse_core.targets import matching
+from training.ema import WeightAverage
+from training.sparsity import Sparsity
+
+_PREFIX = "sparse"
+
+
+class SparseTraining:
+    """`sparse_core`'s engine beside a trainer.
+
+    Args:
+        model: becomes sparse at once.
+        optimizer: of the model.
+        sparsity: how.
+        total_steps: of the whole training; None if only the clock knows.
+        seed: of everything random in it; the same on all ranks.
+
+    Raises:
+        ValueError: a time budget alone sets the training's length, and the method needs a last step; or, as `sparsify` says it,
+            patterns and densities do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: MotionPredictor,
+        optimizer: torch.optim.Optimizer,
+        sparsity: Sparsity,
+        *,
+        total_steps: int | None,
+        seed: int,
+    ) -> None:
+        if total_steps is None:
+            if sparsity.method != "static":
+                raise ValueError(
+                    f"--sparsity.method {sparsity.method} needs to know its last step, and --minutes alone sets the length: "
+                    "give --steps or --epochs"
+                )
+            total_steps = 1
+        self.engine: SparseEngine = sparse_core.sparsify(
+            model,
+            optimizer,
+            sparsity.as_method(total_steps),
+            include=_with_packed(model, sparsity.include),
+            exclude=sparsity.exclude or None,
+            density=sparsity.part_densities() or None,
+            seed=seed,
+        )
+        if sparsity.scale_weights:
+            sparse_core.scale_to_fan_in(model, self.engine.masks)
+        self._before = self._copied()
+        self._updates_before = self.engine.updates
+
+    @torch.no_grad()
+    def cut(self, average: WeightAverage) -> None:
+        """Take links that are no more out of the averaged weights, which would remember them otherwise."""
+        for name, mask in self.engine.masks.items():
+            average.average[name].mul_(mask)
+
+    def numbers(self) -> dict[str, float]:
+        """For the log: density, exploration, updates, and the share of links that changed since the last call."""
+        report = self.engine.report()
+        found = {
+            "sparse_density": report.density,
+            "sparse_exploration": report.exploration,
+            "sparse_updates": float(self.engine.updates),
+            "sparse_churn": 0.0,
+        }
+        if self.engine.updates != self._updates_before:
+            found["sparse_churn"] = masks.churn(self._before, self.engine.masks).total
+            self._before, self._updates_before = self._copied(), self.engine.updates
+        return found
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The engine's state as tensors by name and plain values."""
+        state = self.engine.state_dict()
+        tensors: dict[str, torch.Tensor] = {}
+        layers: dict[str, Any] = {}
+        for name, layer in state.pop("layers").items():
+            tensors[f"{_PREFIX}/{name}/mask"], tensors[f"{_PREFIX}/{name}/explored"] = layer["mask"], layer["explored"]
+            memory = {key: value.detach().cpu() for key, value in layer["memory"].items()}
+            tensors |= {f"{_PREFIX}/{name}/memory/{key}": value for key, value in memory.items()}
+            layers[name] = {"shape": layer["shape"], "counts": layer["counts"], "memory": sorted(memory)}
+        return {name: value.cpu().contiguous() for name, value in tensors.items()}, {**state, "layers": layers}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
+        """Go on from `state`.
+
+        Raises:
+            ValueError: it is of another model or method, or a tensor is missing; nothing is changed then.
+        """
+        layers = {}
+        try:
+            for name, layer in plain["layers"].items():
+                memory = {key: tensors[f"{_PREFIX}/{name}/memory/{key}"] for key in layer["memory"]}
+                layers[name] = {
+                    "shape": layer["shape"], "counts": layer["counts"], "memory": memory,
+                    "mask": tensors[f"{_PREFIX}/{name}/mask"], "explored": tensors[f"{_PREFIX}/{name}/explored"],
+                }  # fmt: skip
+        except KeyError as error:
+            raise ValueError(f"the training state lacks {error} of the sparse training") from error
+        self.engine.load_state_dict({**plain, "layers": layers})
+        self._before, self._updates_before = self._copied(), self.engine.updates
+
+    def summary(self) -> dict[str, Any]:
+        """For the run's report: totals, and every layer's share of links."""
+        report = self.engine.report()
+        return {
+            "links": report.links,
+            "weights": report.size,
+            "density": report.density,
+            "exploration": report.exploration,
+            "updates": report.updates,
+            "layers": {layer.name: round(layer.density, 6) for layer in report.layers},
+        }
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        return {name: mask.clone() for name, mask in self.engine.masks.items()}
+
+
+def _with_packed(model: MotionPredictor, patterns: Sequence[str]) -> list[str]:
+    """The patterns, and the full names of the packed attention projections that they match.
+
+    Those are bare parameters of `LocalAttention`, which `sparsify` makes sparse only when they are named in full.
+    """
+    packed = [f"{name}.in_proj_weight" for name, module in model.named_modules() if isinstance(module, LocalAttention)]
+    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    found: list[str] = []
+    for pattern in patterns:
+        also = matching(pattern, packed)
+        # A pattern that matches nothing at all goes on to `sparsify`, which names near ones.
+        found += [pattern] * (bool(matching(pattern, linear)) or not also) + also
+    return list(dict.fromkeys(found))

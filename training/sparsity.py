@@ -1,0 +1,136 @@
+"""Options of sparse training: which method of `sparse_core`, how many links, in which parts of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sparse_core
+from sparse_core import Method
+
+MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet"]
+
+_DYNAMIC: Mapping[str, Callable[..., Method]] = {
+    "set": sparse_core.SET,
+    "rigl": sparse_core.RigL,
+    "itop": sparse_core.ITOP,
+    "snfs": sparse_core.SNFS,
+    "mest": sparse_core.MEST,
+    "gmp": sparse_core.GMP,
+    "granet": sparse_core.GraNet,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity:
+    """How a model is sparse while it is trained; it is part of the recipe and must be the same on resume."""
+
+    method: MethodName
+    density: float
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    parts: tuple[str, ...]
+    every: int
+    rate: float | None
+    until: float
+    scale_weights: bool
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if not 0.0 < self.density <= 1.0:
+            raise ValueError(f"sparsity.density must be above 0 and at most 1, is {self.density}")
+        if self.every < 1:
+            raise ValueError(f"sparsity.every must be at least 1 optimizer step, is {self.every}")
+        if not 0.0 < self.until <= 1.0:
+            raise ValueError(f"sparsity.until must be above 0 and at most 1 (the whole training), is {self.until}")
+        if self.rate is not None and not 0.0 <= self.rate < 1.0:
+            raise ValueError(f"sparsity.rate must be at least 0 and below 1, is {self.rate}")
+        if not self.include:
+            raise ValueError("sparsity.include names no weights; '*' stands for all")
+        if self.rate is not None and self.method in ("static", "gmp"):
+            raise ValueError(f"sparsity.rate says how many links are exchanged, and {self.method} exchanges none: leave it out")
+        self.part_densities()
+
+    def part_densities(self) -> dict[str, float]:
+        """`parts` as densities by pattern.
+
+        Raises:
+            ValueError: one is no PATTERN=DENSITY, or a pattern comes twice.
+        """
+        found: dict[str, float] = {}
+        for text in self.parts:
+            pattern, equals, number = text.rpartition("=")
+            try:
+                density = float(number)
+            except ValueError:
+                density = float("nan")
+            if not equals or not pattern or not 0.0 < density <= 1.0:
+                raise ValueError(f"sparsity.parts: {text!r} is no PATTERN=DENSITY such as 'decoder.*=0.5', density in (0, 1]")
+            if pattern in found:
+                raise ValueError(f"sparsity.parts: the pattern {pattern!r} comes twice")
+            found[pattern] = density
+        return found
+
+    def as_method(self, total_steps: int) -> Method:
+        """The method of `sparse_core` for a training of so many optimizer steps.
+
+        Raises:
+            ValueError: the training is too short for a single update.
+        """
+        if self.method == "static":
+            return sparse_core.Static(self.density)
+        end = int(self.until * total_steps)
+        if end < self.every:
+            raise ValueError(
+                f"sparsity: the first update is due at step {self.every}, but links are fixed from step {end} of {total_steps}"
+                " on; lower --sparsity.every, raise --sparsity.until, or train longer"
+            )
+        given: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
+        return _DYNAMIC[self.method](density=self.density, end=end, every=self.every, **given)
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "density": 0.3, "include": ("encoder.*",), "exclude": (), "parts": (), "every": 20, "rate": None, "until": 0.75,
+    "scale_weights": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityOptions:
+    """Sparse training (docs/sparsity.md). What is left out is the preset's."""
+
+    method: MethodName | Literal["dense"] | None = None
+    """Method of sparse_core that chooses the links; dense: no sparse training."""
+    density: float | None = None
+    """Share of the weights that are active, over all layers that become sparse (at the end, where it falls) [default: 0.3]."""
+    include: tuple[str, ...] | None = None
+    """Which weights become sparse: globs over names of parameters or modules [default: 'encoder.*']; '*' for all."""
+    exclude: tuple[str, ...] | None = None
+    """Which of them stay dense."""
+    parts: tuple[str, ...] | None = None
+    """Densities of single parts, such as 'decoder.agent_layers.*=0.2'; they leave the total."""
+    every: int | None = None
+    """Optimizer steps between updates of the links [default: 20]."""
+    rate: float | None = None
+    """Share of the links that an update exchanges [default: the method's]."""
+    until: float | None = None
+    """Share of the training after which links stay as they are [default: 0.75]."""
+    scale_weights: bool | None = None
+    """Scale the initial weights to the number of links of each output."""
+
+    def resolved(self, preset: Sparsity | None) -> Sparsity | None:
+        """The preset's sparsity with these options in its place; None for a dense training.
+
+        Raises:
+            ValueError: options are given, but no method.
+        """
+        given = {name: getattr(self, name) for name in DEFAULTS if getattr(self, name) is not None}
+        if (self.method is None and preset is None) or self.method == "dense":
+            if given:
+                names = ", ".join(f"--sparsity.{name.replace('_', '-')}" for name in given)
+                raise ValueError(f"{names}: the training is dense; name a method (--sparsity.method rigl) or leave them out")
+            return None
+        values = {name: DEFAULTS[name] if preset is None else getattr(preset, name) for name in DEFAULTS}
+        method = self.method or (preset.method if preset is not None else "rigl")
+        return Sparsity(method=method, **{**values, **given})
