@@ -71,8 +71,8 @@ def difference(model: MotionPredictor, exported: Callable[[Arrays], Arrays], bat
     again = model.modes_of(queries, probabilities, model.nms_distance(batch.center_type))
     other = (found["trajectories"] - directly.trajectories).abs().flatten(start_dim=1).amax(dim=1) > TOLERANCE
     return Difference(
-        queries=max(_apart(queries, last.trajectories), _apart(probabilities, last.scores.softmax(dim=-1))),
-        modes=max(_apart(found["trajectories"], again.trajectories), _apart(found["scores"], again.scores)),
+        queries=_apart((queries, last.trajectories), (probabilities, last.scores.softmax(dim=-1))),
+        modes=_apart((found["trajectories"], again.trajectories), (found["scores"], again.scores)),
         other_modes=int(other.sum()),
     )
 
@@ -103,5 +103,7 @@ def differences(
     return found
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).abs().max())
+def _apart(*pairs: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Largest difference within all pairs: NaN if there is any, infinite if shapes differ."""
+    apart = [(one - other).abs().max() if one.shape == other.shape else torch.tensor(torch.inf) for one, other in pairs]
+    return float(torch.stack(apart).max())  # unlike Python's max, torch's does not lose NaN

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,19 +187,34 @@ def test_an_export_that_differs_fails_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong"]
 
 
-def test_nan_in_a_graphs_answer_is_no_agreement() -> None:
+@pytest.mark.parametrize("name", ["trajectories", "scores", "query_trajectories", "query_scores"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda value: np.full_like(value, np.nan), "differs from PyTorch by nan"),
+        (lambda value: value + np.float32(2e-4), r"differs from PyTorch by 0\.0002"),
+        (lambda value: value[:1], "differs from PyTorch by inf"),
+    ],
+    ids=["nan", "a little off", "one row for all"],
+)
+def test_a_spoilt_answer_of_a_graph_is_no_agreement(
+    name: str, spoil: Callable[[np.ndarray], np.ndarray], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of(one_layer_config())
-    batches = {"one": probes(model.config)["several targets"]}
-
-    def nothing(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        expected = model.decode(batches["one"]).layers[-1]
-        modes = model.select(model.decode(batches["one"]), batches["one"].center_type)
-        values = {"trajectories": modes.trajectories, "scores": modes.scores, "query_scores": expected.scores.softmax(-1)}
-        arrays = {name: value.detach().numpy() for name, value in values.items()}
-        return arrays | {"query_trajectories": np.full_like(expected.trajectories.detach().numpy(), np.nan)}
-
-    with pytest.raises(ValueError, match="differs from PyTorch by nan"):
-        export_check.differences(model, nothing, batches)
+    batches = {"one": probes(model.config)["fewer polylines than are collected"]}
+    with torch.no_grad():
+        outputs = model.decode(batches["one"])
+        modes = model.select(outputs, batches["one"].center_type)
+    values = {
+        "trajectories": modes.trajectories, "scores": modes.scores, "query_trajectories": outputs.layers[-1].trajectories,
+        "query_scores": outputs.layers[-1].scores.softmax(-1),
+    }  # fmt: skip
+    arrays = {name: value.numpy() for name, value in values.items()}
+    # What is made of a graph's queries has tests of its own; here each output is spoilt alone.
+    monkeypatch.setattr(model, "modes_of", lambda *_: modes)
+    assert export_check.differences(model, lambda _: arrays, batches)["one"].queries == 0.0
+    with pytest.raises(ValueError, match=message):
+        export_check.differences(model, lambda _: arrays | {name: spoil(arrays[name])}, batches)
 
 
 def test_the_example_of_a_graph_must_not_have_short_axes_or_lack_lidar() -> None:
