@@ -72,14 +72,15 @@ class LocalAttention(nn.Module):
         query, key = both[..., :dim], both[..., dim:]
         value = functional.linear(x, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
         dropout = self.dropout if self.training else 0.0
-        if self._by_lists(x):
+        if self.by_lists(x):
             mixed = neighbor_attention(query, key, value, neighbors, num_heads=self.num_heads, dropout=dropout)
         else:
             mixed = masked_attention(query, key, value, neighbors.allowed(), num_heads=self.num_heads, dropout=dropout)
         out: torch.Tensor = self.out_proj(mixed)
         return out
 
-    def _by_lists(self, x: torch.Tensor) -> bool:
+    def by_lists(self, x: torch.Tensor) -> bool:
+        """Whether tokens like these attend by lists of neighbours, or else by a mask over all tokens."""
         # A mask over all tokens is what one CUDA kernel, and any exported graph, takes whole; a CPU does without that work.
         if self.path == "auto":
             return x.device.type == "cpu" and not torch.compiler.is_compiling()
