@@ -144,6 +144,8 @@ def test_what_evaluate_keeps_is_of_one_model_data_set_split_rule_and_seed(model_
     kept = []
     monkeypatch.setattr(evaluate, "measure", lambda plan, *_, **__: kept.append(_key(plan, "missing-map")) or {})
 
+    monkeypatch.setattr(evaluate, "draw_curves", lambda *_: None)
+
     def ask(**options):
         paths = {"checkpoint": model_folder, "data": dataset, "out": tmp_path}
         config = EvaluateConfig(**(paths | {"corrupt": ("missing-map",)} | options))

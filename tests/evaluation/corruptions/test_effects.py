@@ -93,6 +93,33 @@ def test_range_noise_moves_points_along_the_ray_from_the_recorder():
     np.testing.assert_allclose(noisy.points_m, error[:, None] * np.array([0.0, 30.0, -1.0]) / np.hypot(30.0, 1.0), atol=1e-5)
 
 
+def test_a_point_that_noise_moves_out_of_its_box_is_lost():
+    # Rays run along y here; the box ends at y = 1.
+    cloud = np.tile([0.0, 0.99, 0.0], (4_000, 1))
+    scene = with_points(straight_scene(0.0), {(0, 9): cloud, (0, 10): np.zeros((50, 3))}, features=(30.0, 1.0, 0.0))
+    noisy = range_noise(scene, 0.1, RNG(0)).lidar
+    assert noisy.count[0, 10] == 50
+    # Two centimetres of rounding are granted beyond the box: an error of 0.3 sigma takes a point out.
+    assert noisy.count[0, 9] / 4_000 == pytest.approx(0.618, abs=0.03)
+    assert noisy.frame(0, 9)[0][:, 1].max() <= 1.0 + 0.02 + 1e-6
+
+
+def test_the_sensor_of_an_unseen_recorder_is_not_taken_from_its_empty_state():
+    scene = with_points(straight_scene(0.0), {(0, 10): np.zeros((2_000, 3))}, features=(30.0, 1.0, 0.0))
+    valid = scene.track_valid.copy()
+    valid[1, 10] = False
+    states = np.where(valid[..., None], scene.track_states, np.float32(0.0))
+    noisy = range_noise(replace(scene, track_valid=valid, track_states=states), 0.05, RNG(0)).lidar
+    moved = noisy.points_m / np.linalg.norm(noisy.points_m, axis=1, keepdims=True)
+    assert np.abs(moved.mean(axis=0)).max() < 0.1, "no direction is preferred"
+    assert (moved.std(axis=0) > 0.5).all()
+
+
+def test_ranges_stay_distances():
+    scene = with_points(straight_scene(0.0), {(0, 10): np.zeros((500, 3))}, features=(0.1, 1.0, 0.0))
+    assert range_noise(scene, 0.4, RNG(0)).lidar.features[:, 0].min() == 0.0
+
+
 def test_late_frames_trail_behind_and_leave_the_box():
     cloud = np.array([[-1.0, 0.0, 0.0], [0.5, 0.2, 0.1], [1.9, 0.0, 0.0]])
     scene = with_points(straight_scene(5.0), {(0, step): cloud for step in range(11)})
