@@ -19,7 +19,7 @@ from evaluation.export_check import TOLERANCE, difference, probes
 from evaluation.exported import ExportedPredictor
 from evaluation.probe_batch import ProbeSize, probe_batch
 from limtr.config import ModelConfig, tiny
-from limtr.export import callable_of, export_predictor, tensor_inputs
+from limtr.export import OUTPUT_AXES, callable_of, export_predictor, tensor_inputs
 from limtr.predictor import MotionPredictor
 from tests.builders import tiny_scene
 from tests.evaluation.examples import write_dataset
@@ -215,6 +215,33 @@ def test_a_spoilt_answer_of_a_graph_is_no_agreement(
     assert export_check.differences(model, lambda _: arrays, batches)["one"].queries == 0.0
     with pytest.raises(ValueError, match=message):
         export_check.differences(model, lambda _: arrays | {name: spoil(arrays[name])}, batches)
+
+
+def test_agents_with_polylines_at_equal_distance_are_counted_and_hide_no_one_elses_difference() -> None:
+    model = model_of(one_layer_config())
+    for head in model.decoder.regression_heads:
+        torch.nn.init.normal_(head[-1].weight, std=3.0)
+    batch = probe_batch(model.config, ProbeSize(centers=3, agents=4, polylines=40, points=4), seed=2)
+    center = batch.polyline_center.clone()
+    center[1] = torch.tensor([20.0, 5.0, 0.0])  # the content differs, the distance does not
+    batch = replace(batch, polyline_center=center)
+    with torch.no_grad():
+        last = model.decode(batch).layers[-1]
+
+    def graph(shift_m: list[float]) -> Callable[[object], dict[str, np.ndarray]]:
+        queries, probabilities = last.trajectories + torch.tensor(shift_m)[:, None, None, None], last.scores.softmax(-1)
+        modes = model.modes_of(queries, probabilities, model.nms_distance(batch.center_type))
+        values = (modes.trajectories, modes.scores, queries, probabilities)
+        arrays = {name: value.detach().numpy() for name, value in zip(OUTPUT_AXES, values, strict=True)}
+        return lambda _: arrays
+
+    found = export_check.differences(model, graph([0.0, 0.05, 0.0]), {"ties": batch})["ties"]
+    assert (found.unsteady, found.queries, found.other_modes) == (1, 0.0, 0)
+    for shift_m in ([0.0, 0.0, 0.05], [0.05, 0.05, 0.0]):
+        with pytest.raises(ValueError, match=r"differs from PyTorch by 0\.05 in its queries"):
+            export_check.differences(model, graph(shift_m), {"ties": batch})
+    with pytest.raises(ValueError, match="differs from PyTorch by nan"):
+        export_check.differences(model, graph([0.0, float("nan"), 0.0]), {"ties": batch})
 
 
 def test_the_example_of_a_graph_must_not_have_short_axes_or_lack_lidar() -> None:
