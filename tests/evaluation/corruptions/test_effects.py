@@ -164,6 +164,17 @@ def test_points_stay_where_they_are_when_boxes_are_noisy():
     np.testing.assert_allclose(new, old, atol=1e-5)
 
 
+def test_a_noisy_box_cuts_points_off():
+    cloud = np.stack(np.meshgrid(np.linspace(-2, 2, 9), np.linspace(-1, 1, 5), [0.0]), axis=-1).reshape(-1, 3)
+    scene = with_points(straight_scene(5.0), {(0, step): cloud for step in range(11)})
+    noisy = track_noise(scene, 0.8, RNG(0))
+    assert 0 < noisy.lidar.count.sum() < 0.9 * scene.lidar.count.sum()
+    assert (np.abs(noisy.lidar.points_m) <= np.array([2.0, 1.0, 0.8]) + 0.02 + 1e-5).all()
+    # What is left are points of the scene: nothing moved but the box.
+    known = {tuple(point) for point in np.round(places(scene), 3).tolist()}
+    assert all(tuple(point) in known for point in np.round(places(noisy), 3).tolist())
+
+
 def test_missing_history_leaves_the_newest_steps():
     scene = straight_scene()
     short = missing_history(with_points(scene, {(0, step): np.zeros((1, 3)) for step in range(11)}), 2, RNG(0))
