@@ -94,10 +94,12 @@ def test_a_damaged_result_is_told_and_measured_again(tmp_path):
         assert measure(plan(tmp_path, "track-noise"), velocity, scenes, clean(scenes)) == first
 
 
-def test_lidar_corruptions_of_scenes_without_lidar_are_told(tmp_path):
+def test_lidar_corruptions_of_scenes_without_lidar_are_left_out_each_time(tmp_path):
     scenes = [replace(tiny_scene(number), lidar=None) for number in range(2)]
-    with pytest.warns(UserWarning, match="--corrupt lidar-fog: no scene has LiDAR"):
-        measure(plan(tmp_path, "lidar-fog"), velocity, scenes, clean(scenes))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="--corrupt lidar-fog left out: no scene has LiDAR"):
+            curves = measure(plan(tmp_path, "lidar-fog", "missing-map"), velocity, scenes, clean(scenes))
+        assert set(curves) == {"missing-map"}, "a level curve would look like robustness"
 
 
 def test_a_model_without_lidar_is_not_asked_about_it():
@@ -143,8 +145,6 @@ def test_what_evaluate_keeps_is_of_one_model_data_set_split_rule_and_seed(model_
     other_data = write_dataset(tmp_path / "data", {"validation": [tiny_scene(7, with_lidar=False)]})
     kept = []
     monkeypatch.setattr(evaluate, "measure", lambda plan, *_, **__: kept.append(_key(plan, "missing-map")) or {})
-
-    monkeypatch.setattr(evaluate, "draw_curves", lambda *_: None)
 
     def ask(**options):
         paths = {"checkpoint": model_folder, "data": dataset, "out": tmp_path}
