@@ -185,11 +185,16 @@ def test_missing_history_leaves_the_newest_steps():
 
 def test_a_lost_lane_takes_its_signals_along_and_the_rest_stays_the_same():
     scene = tiny_scene(0, num_features=30)
+    number = np.arange(len(scene.signal_lane))
+    scene = replace(scene, signal_lane=1000 + number % 30, signal_state=number % 9)
     left = missing_map(scene, 0.5, RNG(0))
     kept = np.isin(scene.feature_id, left.feature_id)
     assert 5 < kept.sum() < 25
     np.testing.assert_array_equal(left.map_points_m, scene.map_points_m[np.repeat(kept, scene.feature_length)])
-    assert set(left.signal_lane.tolist()) <= set(left.feature_id.tolist())
+    lit = np.isin(scene.signal_lane, left.feature_id)
+    assert 0 < lit.sum() < len(lit)
+    for name in ("signal_lane", "signal_step", "signal_state", "signal_stop_m"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(scene, name)[lit])
     polylines, mask = polyline_tensor(left)
     assert mask.sum() == len(left.map_points_m)
     assert np.isfinite(polylines).all()
