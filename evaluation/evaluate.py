@@ -230,6 +230,8 @@ def _corrupt(
     folder = config.folder / FOLDER
     plan = RobustnessPlan(names=names, severities=config.severities, seed=config.seed, about=about, folder=folder)
     curves = measure(plan, model.predict, source, clean, config=measured, batch_size=config.batch_size)
+    if not curves:
+        return {}
     print_curves(curves)
     print(f"metrics over severity: {draw_curves(curves, folder / 'robustness.png')}")
     return curves

@@ -94,6 +94,7 @@ def run(config: ExportConfig) -> int:
     print(f"{config.out / graph.name}: {(config.out / graph.name).stat().st_size / 2**20:.1f} MiB, {config.format}")
     for name, value in found.items():
         others = f"; {value.other_modes} agents with other modes, of equal scores but for rounding" if value.other_modes else ""
+        others += f"; {value.unsteady} agents not compared, whose nearest polylines hang on rounding" if value.unsteady else ""
         print(f"  differs from PyTorch by at most {max(value.queries, value.modes):.1e} on: {name}{others}")
     print(f"inputs, outputs, units and the model's configuration: {config.out / METADATA_FILE}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,8 @@ from limtr.predictor import MotionPredictor
 
 TOLERANCE = 1e-4
 """Largest difference that is allowed: metres, metres per second, probabilities."""
+POSITION_ROUNDING, NUM_ROUNDINGS = 1e-7, 8
+"""Relative size of float32's rounding, and how often it is drawn to see what it changes."""
 
 
 def probes(config: ModelConfig) -> dict[str, AgentBatch]:
@@ -44,11 +46,13 @@ class Difference:
     """How far a graph is from the model on one batch."""
 
     queries: float
-    """Largest difference of the queries' trajectories and probabilities."""
+    """Largest difference of the queries' trajectories and probabilities, without those of `unsteady` agents."""
     modes: float
     """Largest difference of the graph's modes from those that PyTorch's code makes of the graph's own queries."""
     other_modes: int
     """Agents for which the graph shows other modes than the model, because scores or distances were equal but for rounding."""
+    unsteady: int = 0
+    """Agents for which PyTorch itself answers otherwise when positions move by their rounding, and so does the graph."""
 
 
 @torch.no_grad()
@@ -68,12 +72,16 @@ def difference(model: MotionPredictor, exported: Callable[[Arrays], Arrays], bat
         shapes = {name: value.shape for name, value in inputs.items()}
         raise ValueError(f"the exported graph cannot be run on {shapes}: {str(error).splitlines()[0]}") from error
     queries, probabilities = found["query_trajectories"], found["query_scores"]
+    apart = _by_agent((queries, last.trajectories), (probabilities, last.scores.softmax(dim=-1)))
+    beyond = (apart > TOLERANCE) & apart.isfinite()
+    unsteady = beyond & (_moved_by_rounding(model, batch) > TOLERANCE) if beyond.any() else beyond
     again = model.modes_of(queries, probabilities, model.nms_distance(batch.center_type))
     other = (found["trajectories"] - directly.trajectories).abs().flatten(start_dim=1).amax(dim=1) > TOLERANCE
     return Difference(
-        queries=max(_apart(queries, last.trajectories), _apart(probabilities, last.scores.softmax(dim=-1))),
-        modes=max(_apart(found["trajectories"], again.trajectories), _apart(found["scores"], again.scores)),
-        other_modes=int(other.sum()),
+        queries=float(apart[~unsteady].max()) if not unsteady.all() else 0.0,
+        modes=float(_by_agent((found["trajectories"], again.trajectories), (found["scores"], again.scores)).max()),
+        other_modes=int((other & ~unsteady).sum()),
+        unsteady=int(unsteady.sum()),
     )
 
 
@@ -82,9 +90,10 @@ def differences(
 ) -> dict[str, Difference]:
     """The differences on each batch.
 
-    Queries are compared directly. Which of them become modes hangs on comparisons, and where two numbers are equal but for
-    rounding, no two runtimes agree: so modes are compared with what PyTorch makes of the same queries, and agents whose modes
-    are others than the model's are counted.
+    Queries are compared directly. Of polylines that are as near as the last one that is collected, runtimes take different
+    ones: agents for which that alone makes a difference in PyTorch too are counted and not compared. Which queries become modes
+    hangs on comparisons in the same way: so modes are compared with what PyTorch makes of the same queries, and agents whose
+    modes are others than the model's are counted.
 
     Raises:
         ValueError: a difference is beyond `TOLERANCE`, or the graph cannot be run on a batch; the message says which.
@@ -103,5 +112,33 @@ def differences(
     return found
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).abs().max())
+def _by_agent(*pairs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """(C,) the largest difference within all pairs (C, ...): NaN if there is any, infinite if shapes differ."""
+    apart = [
+        (one - other).abs().flatten(start_dim=1).amax(dim=1)
+        if one.shape == other.shape
+        else one.new_full((len(other),), torch.inf)
+        for one, other in pairs
+    ]
+    return torch.stack(apart).amax(dim=0)  # unlike Python's max, torch's does not lose NaN
+
+
+def _moved_by_rounding(model: MotionPredictor, batch: AgentBatch) -> torch.Tensor:
+    """(C,) how far the queries of each agent move at most in PyTorch when positions move by a rounding or two."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rounded(position: torch.Tensor) -> torch.Tensor:
+        return position * (1 + POSITION_ROUNDING * torch.randn(position.shape, generator=generator))
+
+    before = model.decode(batch).layers[-1]
+    moved = torch.zeros(len(batch.center_type))
+    for _ in range(NUM_ROUNDINGS):
+        near = replace(
+            batch, polyline_center=rounded(batch.polyline_center), agent_last_position=rounded(batch.agent_last_position)
+        )
+        after = model.decode(near).layers[-1]
+        moved = torch.maximum(
+            moved,
+            _by_agent((after.trajectories, before.trajectories), (after.scores.softmax(-1), before.scores.softmax(-1))),
+        )
+    return moved

@@ -12,16 +12,13 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import sparse_core
 from evaluation.latency_variants import Allowed, Runnable, SkippedError, Variant, VariantMaker, reference_of
 from evaluation.probe_batch import ProbeSize, probe_batch
 from evaluation.timing import Times, interleaved_times, peak_memory_bytes
 from evaluation.zero_weights import prune_by_magnitude, zero_masks
 from limtr import config as presets
 from limtr.agent_batch import AgentBatch
-from limtr.export import TensorPredictor, tensor_inputs
 from limtr.files import write_json
 from limtr.predictor import MotionPredictor
 from limtr.progress import progress
@@ -91,18 +88,19 @@ def _run(config: LatencyConfig) -> int:
     model = _model(config)
     masks = zero_masks(model)
     batches = _batches(config, model)
-    cost = _cost(model, masks, batches)
     rows: list[dict[str, Any]] = []
     skipped: dict[str, list[str]] = defaultdict(list)
     interrupted = False
+    parameters = active = 0
     for device in devices:
         maker = VariantMaker(model, masks, batches, device, Allowed(compiled=config.compile, exported=config.exported))
+        parameters, active = maker.cost(1).parameters, maker.cost(1).active
         runnable = _make(maker, skipped)
         memory = {str(item.variant): peak_memory_bytes(item.measured_call, device) for item in runnable}
         wait = torch.cuda.synchronize if device.type == "cuda" else _nothing
         calls = {str(item.variant): item.call for item in runnable}
         times = interleaved_times(calls, rounds=config.rounds, warm_up=config.warm_up, seed=config.seed, wait=wait)
-        rows += [_row(item, times, memory[str(item.variant)], cost) for item in runnable]
+        rows += [_row(item, times, memory[str(item.variant)]) for item in runnable]
         interrupted |= times.interrupted
         if interrupted:
             break
@@ -113,8 +111,7 @@ def _run(config: LatencyConfig) -> int:
         "machine": {"processor": _processor(), "threads": torch.get_num_threads(),
                     "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
         "versions": package_versions(),
-        "model": {"parameters": cost[1]["parameters"], "active_parameters": cost[1]["active"],
-                  "fingerprint": model.fingerprint()},
+        "model": {"parameters": parameters, "active_parameters": active, "fingerprint": model.fingerprint()},
         "sizes": {"agents": config.agents, "polylines": batches[1].polylines.shape[1], "points": _points(config, model)},
         "interrupted": interrupted,
         "variants": rows,
@@ -161,22 +158,6 @@ def _batches(config: LatencyConfig, model: MotionPredictor) -> dict[int, AgentBa
     }
 
 
-def _cost(
-    model: MotionPredictor, masks: Mapping[str, torch.Tensor], batches: Mapping[int, AgentBatch]
-) -> dict[int, dict[str, int]]:
-    """Parameters and FLOPs of predicting each batch, dense and at the density of the masks."""
-    found = {}
-    for size, batch in batches.items():
-        # The fused attention kernel of a CPU has no formula in torch's counter, the plain one has.
-        with sdpa_kernel(SDPBackend.MATH):
-            cost = sparse_core.cost(
-                TensorPredictor(model).eval(), tensor_inputs(batch), {f"model.{name}": mask for name, mask in masks.items()}
-            )
-        found[size] = {"parameters": cost.parameters, "active": cost.active,
-                       "dense": cost.forward, "sparse": cost.sparse_forward}  # fmt: skip
-    return found
-
-
 def _make(maker: VariantMaker, skipped: dict[str, list[str]]) -> list[Runnable]:
     """What can be run; the rest goes to `skipped`, by reason."""
     runnable = []
@@ -191,7 +172,7 @@ def _make(maker: VariantMaker, skipped: dict[str, list[str]]) -> list[Runnable]:
     return runnable
 
 
-def _row(item: Runnable, times: Times, memory: int | None, cost: Mapping[int, Mapping[str, int]]) -> dict[str, Any]:
+def _row(item: Runnable, times: Times, memory: int | None) -> dict[str, Any]:
     variant: Variant = item.variant
     name = str(variant)
     p50 = times.percentile(name, 50)
@@ -206,7 +187,7 @@ def _row(item: Runnable, times: Times, memory: int | None, cost: Mapping[int, Ma
         "agents_per_s": variant.batch / p50,
         "times_faster": times.ratio(name, str(reference_of(variant))),
         "peak_memory_bytes": memory,
-        "flops": cost[variant.batch]["sparse" if variant.sparse else "dense"],
+        "flops": item.flops,
         "rounds": times.rounds,
         "seconds": times.seconds[name][: times.rounds],
         "note": item.note,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from evaluation.export_check import arrays_of
+from evaluation.latency_cost import EagerCost, eager_cost, graph_flops
 from evaluation.onnx_graph import require_onnx, write_onnx
 from evaluation.probe_batch import ProbeSize, probe_batch
 from evaluation.timing import Call
@@ -56,6 +57,8 @@ class Runnable:
     variant: Variant
     call: Call
     measured_call: Call
+    flops: int
+    """Of a call as this variant computes it."""
     note: str = ""
 
 
@@ -79,6 +82,8 @@ class VariantMaker:
         self.batches = {size: batch.to(device=device) for size, batch in batches.items()}
         self.device, self.allowed = device, allowed
         self._program: torch.export.ExportedProgram | None = None
+        self._costs: dict[int, EagerCost] = {}
+        self._graph_flops: dict[int, int] = {}
         self._onnx: Callable[[dict[str, object], bool], object] | None = None
 
     def variants(self) -> list[Variant]:
@@ -102,7 +107,8 @@ class VariantMaker:
         note = ""
         if variant.way == "ONNX Runtime":
             run, inputs = self._onnx_session(), arrays_of(batch)
-            return Runnable(variant, lambda: run(dict(inputs), False), lambda: run(dict(inputs), True))
+            flops = self._flops(variant)
+            return Runnable(variant, lambda: run(dict(inputs), False), lambda: run(dict(inputs), True), flops)
         module: nn.Module = self.model
         if variant.way == "torch.export":
             module = callable_of(self._exported())
@@ -122,7 +128,22 @@ class VariantMaker:
             with torch.no_grad(), low:
                 return module(**tensors)
 
-        return Runnable(variant, call, call, note)
+        return Runnable(variant, call, call, self._flops(variant), note)
+
+    def cost(self, batch: int) -> EagerCost:
+        """Of the model on a batch of this size, run eagerly on this device."""
+        if batch not in self._costs:
+            self._costs[batch] = eager_cost(self.model, tensor_inputs(self.batches[batch]), self.masks)
+        return self._costs[batch]
+
+    def _flops(self, variant: Variant) -> int:
+        if variant.way == "eager":
+            return self.cost(variant.batch).sparse if variant.sparse else self.cost(variant.batch).dense
+        # torch.compile makes the graph that torch.export makes, but for its shapes.
+        if variant.batch not in self._graph_flops:
+            inputs = tensor_inputs(self.batches[variant.batch])
+            self._graph_flops[variant.batch] = graph_flops(callable_of(self._exported()), inputs)
+        return self._graph_flops[variant.batch]
 
     def _refuse(self, variant: Variant) -> None:
         if variant.way == "compiled" and not self.allowed.compiled:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import sparse_core
+from evaluation.latency_cost import eager_cost
 from evaluation.scoring import SceneReader
 from evaluation.zero_weights import MIN_ZERO_SHARE
 from limtr.agent_view import build_agent_batch
@@ -25,7 +24,7 @@ class PredictionCost:
     Attributes:
         parameters: of the model.
         links: those of them that are not zeros of a sparse layer.
-        flops: of the matrix products, a multiplication and an addition are two; attention of the encoder left out on a CPU.
+        flops: of the matrix products and of attention; a multiplication and an addition are two.
         sparse_flops: of the links alone.
     """
 
@@ -57,15 +56,14 @@ def prediction_cost(model: MotionPredictor, source: SceneReader) -> PredictionCo
     masks = {f"model.{name}": mask for name, mask in _links(model).items()}
     training = model.training
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernel of a CPU has no formula in torch's counter
-            found = sparse_core.cost(TensorPredictor(model).eval(), tensor_inputs(batch), masks)
+        found = eager_cost(TensorPredictor(model).eval(), tensor_inputs(batch), masks)
     finally:
         model.train(training)
     return PredictionCost(
         parameters=found.parameters,
         links=found.active,
-        flops=found.forward / num_agents,
-        sparse_flops=found.sparse_forward / num_agents,
+        flops=found.dense / num_agents,
+        sparse_flops=found.sparse / num_agents,
     )
 
 

@@ -57,6 +57,8 @@ def measure(
 ) -> Curves:  # fmt: skip
     """Score the model on degraded inputs against the undisturbed truth; finished corruptions are read back, not repeated.
 
+    What degrades nothing is left out, with a warning: a curve that stays level would look like robustness.
+
     Args:
         plan: what to measure, and where it is kept.
         predict: the model.
@@ -75,7 +77,8 @@ def measure(
             title = f"{name} ({index + 1} of {len(plan.names)})"
             metrics = score(source, predictors, config=config, batch_size=batch_size, title=title)
             if not touched:
-                warnings.warn(f"--corrupt {name}: no scene has LiDAR, so nothing was degraded", stacklevel=2)
+                warnings.warn(f"--corrupt {name} left out: no scene has LiDAR, so nothing was degraded", stacklevel=2)
+                continue
             found |= {int(severity): result_of(item) for severity, item in metrics.items()}
             _store(plan, name, found)
         curves[name] = {0: clean} | {severity: found[severity] for severity in plan.severities}

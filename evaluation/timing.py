@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import time
@@ -80,11 +81,12 @@ def interleaved_times(
 
 
 def peak_memory_bytes(call: Call, device: torch.device) -> int | None:
-    """Most memory in use during a call, above what was in use before it; None where the system does not tell.
+    """Most memory in use during a second call, above what was in use before it; None where the system does not tell.
 
-    On a GPU by torch's allocator, on Linux by the kernel's high-water mark of resident memory (which counts pages, so small
-    calls may show 0).
+    The first call is not looked at: it may compile, load libraries or make what is kept. On a GPU by torch's allocator, on
+    Linux by the kernel's high-water mark of resident memory (which counts pages, so small calls may show 0).
     """
+    call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -94,10 +96,18 @@ def peak_memory_bytes(call: Call, device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if not os.access(_CLEAR, os.W_OK):
         return None
+    _give_back_freed_memory()
     _CLEAR.write_text("5")  # resets the mark
     before = _status_bytes("VmRSS")
     call()
     return max(0, _status_bytes("VmHWM") - before)
+
+
+def _give_back_freed_memory() -> None:
+    """Memory that the C library keeps for later would not be seen when it is used again."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        trim(0)
 
 
 def _status_bytes(name: str) -> int:

@@ -75,14 +75,15 @@ class LocalAttention(nn.Module):
         query, key = both[..., :dim], both[..., dim:]
         value = functional.linear(x, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
         dropout = self.dropout if self.training else 0.0
-        if self._by_lists(neighbors, dropout):
+        if self.by_lists(neighbors, dropout):
             mixed = neighbor_attention(query, key, value, neighbors, num_heads=self.num_heads, dropout=dropout)
         else:
             mixed = masked_attention(query, key, value, neighbors.allowed(), num_heads=self.num_heads, dropout=dropout)
         out: torch.Tensor = self.out_proj(mixed)
         return out
 
-    def _by_lists(self, neighbors: Neighbors, dropout: float) -> bool:
+    def by_lists(self, neighbors: Neighbors, dropout: float) -> bool:
+        """Whether these neighbours are attended to by their lists, or else by a mask over all tokens."""
         # A mask over all tokens is what one CUDA kernel, and any exported graph, takes whole; a CPU does without that work,
         # unless tokens are few and torch's kernel can be used, which knows no dropout.
         if self.path == "auto":

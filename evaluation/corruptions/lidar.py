@@ -30,8 +30,9 @@ def drop_points(scene: Scene, share: float, rng: np.random.Generator) -> Scene:
 def range_noise(scene: Scene, sigma_m: float, rng: np.random.Generator) -> Scene:
     """Every point moves along its ray by a normal error of `sigma_m`, and its range with it.
 
-    The ray comes from the top of the recording vehicle's box: crops do not say which laser saw a point. Where that vehicle
-    is unknown at a step, the direction is a random one.
+    Points that come to lie outside of the box grown by the crops' margin are lost, as cropping would lose them; those that
+    would come in from outside are not known here. The ray comes from the top of the recording vehicle's box: crops do not say
+    which laser saw a point. Where that vehicle is unknown at a step, the direction is a random one.
     """
     lidar = _crops(scene)
     agent, step = owners(lidar)
@@ -47,8 +48,9 @@ def range_noise(scene: Scene, sigma_m: float, rng: np.random.Generator) -> Scene
     ray = ray / np.maximum(np.linalg.norm(ray, axis=-1, keepdims=True), 1e-9)
     features = lidar.features.copy()
     features[:, _RANGE] = np.maximum(features[:, _RANGE] + error, 0.0)
-    points = (lidar.points_m + error[:, None] * ray).astype(np.float32)
-    return replace(scene, lidar=replace(lidar, points_m=points, features=features))
+    points = lidar.points_m + error[:, None] * ray
+    inside = overhang_m(points, states) <= margin_m(lidar.points_m.astype(np.float64), states)
+    return replace(scene, lidar=arrange(lidar, points[inside], features[inside], agent[inside], step[inside]))
 
 
 def fog(scene: Scene, visibility_m: float, rng: np.random.Generator) -> Scene:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from evaluation.export_check import TOLERANCE, difference, probes
 from evaluation.exported import ExportedPredictor
 from evaluation.probe_batch import ProbeSize, probe_batch
 from limtr.config import ModelConfig, tiny
-from limtr.export import callable_of, export_predictor, tensor_inputs
+from limtr.export import OUTPUT_AXES, callable_of, export_predictor, tensor_inputs
 from limtr.predictor import MotionPredictor
 from tests.builders import tiny_scene
 from tests.evaluation.examples import write_dataset
@@ -186,19 +187,61 @@ def test_an_export_that_differs_fails_and_writes_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong"]
 
 
-def test_nan_in_a_graphs_answer_is_no_agreement() -> None:
+@pytest.mark.parametrize("name", ["trajectories", "scores", "query_trajectories", "query_scores"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda value: np.full_like(value, np.nan), "differs from PyTorch by nan"),
+        (lambda value: value + np.float32(2e-4), r"differs from PyTorch by 0\.0002"),
+        (lambda value: value[:1], "differs from PyTorch by inf"),
+    ],
+    ids=["nan", "a little off", "one row for all"],
+)
+def test_a_spoilt_answer_of_a_graph_is_no_agreement(
+    name: str, spoil: Callable[[np.ndarray], np.ndarray], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of(one_layer_config())
-    batches = {"one": probes(model.config)["several targets"]}
+    batches = {"one": probes(model.config)["fewer polylines than are collected"]}
+    with torch.no_grad():
+        outputs = model.decode(batches["one"])
+        modes = model.select(outputs, batches["one"].center_type)
+    values = {
+        "trajectories": modes.trajectories, "scores": modes.scores, "query_trajectories": outputs.layers[-1].trajectories,
+        "query_scores": outputs.layers[-1].scores.softmax(-1),
+    }  # fmt: skip
+    arrays = {name: value.numpy() for name, value in values.items()}
+    # What is made of a graph's queries has tests of its own; here each output is spoilt alone.
+    monkeypatch.setattr(model, "modes_of", lambda *_: modes)
+    assert export_check.differences(model, lambda _: arrays, batches)["one"].queries == 0.0
+    with pytest.raises(ValueError, match=message):
+        export_check.differences(model, lambda _: arrays | {name: spoil(arrays[name])}, batches)
 
-    def nothing(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        expected = model.decode(batches["one"]).layers[-1]
-        modes = model.select(model.decode(batches["one"]), batches["one"].center_type)
-        values = {"trajectories": modes.trajectories, "scores": modes.scores, "query_scores": expected.scores.softmax(-1)}
-        arrays = {name: value.detach().numpy() for name, value in values.items()}
-        return arrays | {"query_trajectories": np.full_like(expected.trajectories.detach().numpy(), np.nan)}
 
+def test_agents_with_polylines_at_equal_distance_are_counted_and_hide_no_one_elses_difference() -> None:
+    model = model_of(one_layer_config())
+    for head in model.decoder.regression_heads:
+        torch.nn.init.normal_(head[-1].weight, std=3.0)
+    batch = probe_batch(model.config, ProbeSize(centers=3, agents=4, polylines=40, points=4), seed=2)
+    center = batch.polyline_center.clone()
+    center[1] = torch.tensor([20.0, 5.0, 0.0])  # the content differs, the distance does not
+    batch = replace(batch, polyline_center=center)
+    with torch.no_grad():
+        last = model.decode(batch).layers[-1]
+
+    def graph(shift_m: list[float]) -> Callable[[object], dict[str, np.ndarray]]:
+        queries, probabilities = last.trajectories + torch.tensor(shift_m)[:, None, None, None], last.scores.softmax(-1)
+        modes = model.modes_of(queries, probabilities, model.nms_distance(batch.center_type))
+        values = (modes.trajectories, modes.scores, queries, probabilities)
+        arrays = {name: value.detach().numpy() for name, value in zip(OUTPUT_AXES, values, strict=True)}
+        return lambda _: arrays
+
+    found = export_check.differences(model, graph([0.0, 0.05, 0.0]), {"ties": batch})["ties"]
+    assert (found.unsteady, found.queries, found.other_modes) == (1, 0.0, 0)
+    for shift_m in ([0.0, 0.0, 0.05], [0.05, 0.05, 0.0]):
+        with pytest.raises(ValueError, match=r"differs from PyTorch by 0\.05 in its queries"):
+            export_check.differences(model, graph(shift_m), {"ties": batch})
     with pytest.raises(ValueError, match="differs from PyTorch by nan"):
-        export_check.differences(model, nothing, batches)
+        export_check.differences(model, graph([0.0, float("nan"), 0.0]), {"ties": batch})
 
 
 def test_the_example_of_a_graph_must_not_have_short_axes_or_lack_lidar() -> None:

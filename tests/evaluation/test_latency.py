@@ -1,15 +1,21 @@
 """The latency benchmark: what it runs, what it says it could not run, and how times become numbers."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from evaluation import timing
 from evaluation.latency import LatencyConfig, run
+from evaluation.latency_cost import EagerCost, eager_cost, graph_flops
 from evaluation.timing import Times, interleaved_times, peak_memory_bytes
 from evaluation.zero_weights import prune_by_magnitude, zero_masks
+from limtr.config import AttentionPath
+from limtr.encoder import LocalAttention
+from limtr.neighbors import nearest_tokens
 
 
 def test_every_round_runs_everything_once_in_an_order_of_its_own() -> None:
@@ -21,6 +27,41 @@ def test_every_round_runs_everything_once_in_an_order_of_its_own() -> None:
     assert len(rounds) == times.rounds == 6
     assert all(sorted(order) == list("abcd") for order in rounds)
     assert len(set(rounds)) > 1
+
+
+def test_a_time_is_that_of_the_call_and_of_waiting_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(timing, "progress", lambda *_: nullcontext(lambda note: spend(1000.0)))
+    pending = 7.0  # work that was handed to a device before
+
+    def wait() -> None:
+        nonlocal pending
+        spend(pending)
+        pending = 0.0
+
+    counts = {"a": 0, "b": 0}
+
+    def call(name: str, cold: float, warm: float) -> None:
+        nonlocal pending
+        counts[name] += 1
+        spend(cold if counts[name] <= 2 else warm)
+        pending += 0.5
+
+    calls = {"a": lambda: call("a", 50.0, 1.0), "b": lambda: call("b", 60.0, 4.0)}
+    times = interleaved_times(calls, rounds=3, warm_up=2, seed=0, wait=wait)
+    assert times.seconds == {"a": [1.5] * 3, "b": [4.5] * 3}
+    assert times.ratio("a", "b") == 3.0
+
+
+def test_percentiles_by_hand() -> None:
+    times = Times({"x": [float(value) for value in range(21, 0, -1)]})
+    assert (times.percentile("x", 50), times.percentile("x", 95)) == (11.0, 20.0)
 
 
 def test_an_interrupt_keeps_the_rounds_that_are_complete() -> None:
@@ -57,6 +98,42 @@ def test_peak_memory_sees_what_a_call_holds() -> None:
     if found is None:
         pytest.skip("this system does not tell its high-water mark")
     assert found > 60 << 20
+
+
+def test_peak_memory_leaves_out_what_only_the_first_call_needs() -> None:
+    calls = []
+
+    def call() -> None:
+        calls.append(torch.ones((64 << 20) if not calls else 1).sum())
+
+    found = peak_memory_bytes(call, torch.device("cpu"))
+    assert len(calls) == 2 or found is None
+    assert (found or 0) < 16 << 20
+
+
+@pytest.mark.parametrize(("path", "seen_tokens"), [("gathered", 3), ("dense", 7)])
+def test_flops_of_local_attention_by_hand(path: AttentionPath, seen_tokens: int) -> None:
+    batch, tokens, dim = 2, 7, 8
+    layer = LocalAttention(dim, num_heads=2, dropout=0.0, path=path).eval()
+    x = torch.randn(batch, tokens, dim)
+    neighbors = nearest_tokens(torch.randn(batch, tokens, 3), torch.ones(batch, tokens, dtype=torch.bool), 3)
+    found = eager_cost(layer, (x, x, neighbors), {})
+    projections = 2 * batch * tokens * dim * (3 * dim + dim)
+    attention = 2 * 2 * batch * tokens * seen_tokens * dim
+    assert (found.parameters, found.dense) == (4 * dim * dim + 4 * dim, projections + attention)
+    assert found.sparse == found.dense
+    assert not layer._forward_hooks
+
+
+def test_flops_of_sparse_weights_and_of_graphs_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, 5)).eval()
+    mask = torch.zeros(10, 20, dtype=torch.bool)
+    mask[:, :5] = True
+    found = eager_cost(model, {"input": torch.randn(3, 20)}, {"0.weight": mask})
+    assert found == EagerCost(
+        parameters=200 + 10 + 50 + 5, active=50 + 10 + 50 + 5, dense=2 * 3 * (200 + 50), sparse=2 * 3 * (50 + 50)
+    )
+    assert graph_flops(model, {"input": torch.randn(3, 20)}) == found.dense
 
 
 def test_pruned_weights_are_the_smallest_and_their_places_are_the_masks() -> None:

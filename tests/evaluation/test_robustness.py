@@ -2,19 +2,25 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
+from evaluation import evaluate
 from evaluation.baselines import constant_velocity
 from evaluation.corruptions.catalogue import CORRUPTIONS, corrupt
 from evaluation.evaluate import EvaluateConfig, run
+from evaluation.metric_config import MotionMetricsConfig
 from evaluation.report.robustness_section import robustness_section
-from evaluation.robustness import RobustnessPlan, chosen, measure, relative_change
+from evaluation.robustness import RobustnessPlan, _key, chosen, measure, relative_change
 from evaluation.robustness_table import draw_curves, print_curves
 from evaluation.scoring import EvaluationResult, result_of, score
+from limtr.predictor import MotionPredictor
 from limtr.scene import Scene
+from preprocessing.shards import SceneSource
 from tests.builders import tiny_scene
+from tests.evaluation.examples import write_dataset
 
 
 def velocity(scenes):
@@ -88,10 +94,12 @@ def test_a_damaged_result_is_told_and_measured_again(tmp_path):
         assert measure(plan(tmp_path, "track-noise"), velocity, scenes, clean(scenes)) == first
 
 
-def test_lidar_corruptions_of_scenes_without_lidar_are_told(tmp_path):
+def test_lidar_corruptions_of_scenes_without_lidar_are_left_out_each_time(tmp_path):
     scenes = [replace(tiny_scene(number), lidar=None) for number in range(2)]
-    with pytest.warns(UserWarning, match="--corrupt lidar-fog: no scene has LiDAR"):
-        measure(plan(tmp_path, "lidar-fog"), velocity, scenes, clean(scenes))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="--corrupt lidar-fog left out: no scene has LiDAR"):
+            curves = measure(plan(tmp_path, "lidar-fog", "missing-map"), velocity, scenes, clean(scenes))
+        assert set(curves) == {"missing-map"}, "a level curve would look like robustness"
 
 
 def test_a_model_without_lidar_is_not_asked_about_it():
@@ -128,6 +136,48 @@ def test_shown_numbers_are_the_measured_ones_and_absent_classes_stay_absent(tmp_
     print_curves(curves)
     assert f"{value:.3f}" in capsys.readouterr().out
     assert draw_curves(curves, tmp_path / "x.png").exists()
+
+
+def test_what_evaluate_keeps_is_of_one_model_data_set_split_rule_and_seed(model_folder, dataset, tmp_path, monkeypatch):
+    model = MotionPredictor.load(model_folder)
+    model.config = replace(model.config, nms_distance_m=(1.0, 2.0, 3.0))
+    other_model = model.save(tmp_path / "model")
+    other_data = write_dataset(tmp_path / "data", {"validation": [tiny_scene(7, with_lidar=False)]})
+    kept = []
+    monkeypatch.setattr(evaluate, "measure", lambda plan, *_, **__: kept.append(_key(plan, "missing-map")) or {})
+
+    def ask(**options):
+        paths = {"checkpoint": model_folder, "data": dataset, "out": tmp_path}
+        config = EvaluateConfig(**(paths | {"corrupt": ("missing-map",)} | options))
+        source, loaded = SceneSource(config.data, config.split), MotionPredictor.load(config.checkpoint)
+        evaluate._corrupt(config, source, loaded, None, MotionMetricsConfig(bucketing=config.bucketing))
+
+    ask()
+    ask(batch_size=2, report=False)
+    for options in (
+        {"checkpoint": other_model}, {"data": other_data}, {"split": "train"}, {"bucketing": "2021"}, {"seed": 3},
+    ):  # fmt: skip
+        ask(**options)
+    assert kept[0] == kept[1], "how it is computed does not matter"
+    assert all(first != second for first, second in combinations(kept[1:], 2))
+
+
+def test_a_kept_result_of_other_amounts_corruption_or_seed_is_not_read(tmp_path, monkeypatch):
+    scenes = [tiny_scene(number) for number in range(2)]
+    base = clean(scenes)
+    first = measure(plan(tmp_path, "track-noise"), velocity, scenes, base)["track-noise"]
+    other_seed = measure(replace(plan(tmp_path, "track-noise"), seed=1), velocity, scenes, base)["track-noise"]
+    assert other_seed[3].values != first[3].values
+    # A file that was kept under another name is not taken for this one's.
+    (tmp_path / "track-noise.json").replace(tmp_path / "missing-map.json")
+    curve = measure(replace(plan(tmp_path, "missing-map"), seed=1), velocity, scenes, base)["missing-map"]
+    assert curve[3].values == base.values
+    measure(plan(tmp_path, "track-noise"), velocity, scenes, base)
+    amounts = (0.05, 0.1, 2.0, 4.0, 8.0)
+    monkeypatch.setitem(CORRUPTIONS, "track-noise", replace(CORRUPTIONS["track-noise"], amounts=amounts))
+    changed = measure(plan(tmp_path, "track-noise"), velocity, scenes, base)["track-noise"]
+    assert changed[1].values == first[1].values
+    assert changed[3].values["mean"]["mean"]["minADE"] > 2 * first[3].values["mean"]["mean"]["minADE"]
 
 
 def test_options_that_cannot_be_are_told(tmp_path):

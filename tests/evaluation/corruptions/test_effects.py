@@ -93,6 +93,33 @@ def test_range_noise_moves_points_along_the_ray_from_the_recorder():
     np.testing.assert_allclose(noisy.points_m, error[:, None] * np.array([0.0, 30.0, -1.0]) / np.hypot(30.0, 1.0), atol=1e-5)
 
 
+def test_a_point_that_noise_moves_out_of_its_box_is_lost():
+    # Rays run along y here; the box ends at y = 1.
+    cloud = np.tile([0.0, 0.99, 0.0], (4_000, 1))
+    scene = with_points(straight_scene(0.0), {(0, 9): cloud, (0, 10): np.zeros((50, 3))}, features=(30.0, 1.0, 0.0))
+    noisy = range_noise(scene, 0.1, RNG(0)).lidar
+    assert noisy.count[0, 10] == 50
+    # Two centimetres of rounding are granted beyond the box: an error of 0.3 sigma takes a point out.
+    assert noisy.count[0, 9] / 4_000 == pytest.approx(0.618, abs=0.03)
+    assert noisy.frame(0, 9)[0][:, 1].max() <= 1.0 + 0.02 + 1e-6
+
+
+def test_the_sensor_of_an_unseen_recorder_is_not_taken_from_its_empty_state():
+    scene = with_points(straight_scene(0.0), {(0, 10): np.zeros((2_000, 3))}, features=(30.0, 1.0, 0.0))
+    valid = scene.track_valid.copy()
+    valid[1, 10] = False
+    states = np.where(valid[..., None], scene.track_states, np.float32(0.0))
+    noisy = range_noise(replace(scene, track_valid=valid, track_states=states), 0.05, RNG(0)).lidar
+    moved = noisy.points_m / np.linalg.norm(noisy.points_m, axis=1, keepdims=True)
+    assert np.abs(moved.mean(axis=0)).max() < 0.1, "no direction is preferred"
+    assert (moved.std(axis=0) > 0.5).all()
+
+
+def test_ranges_stay_distances():
+    scene = with_points(straight_scene(0.0), {(0, 10): np.zeros((500, 3))}, features=(0.1, 1.0, 0.0))
+    assert range_noise(scene, 0.4, RNG(0)).lidar.features[:, 0].min() == 0.0
+
+
 def test_late_frames_trail_behind_and_leave_the_box():
     cloud = np.array([[-1.0, 0.0, 0.0], [0.5, 0.2, 0.1], [1.9, 0.0, 0.0]])
     scene = with_points(straight_scene(5.0), {(0, step): cloud for step in range(11)})
@@ -137,6 +164,17 @@ def test_points_stay_where_they_are_when_boxes_are_noisy():
     np.testing.assert_allclose(new, old, atol=1e-5)
 
 
+def test_a_noisy_box_cuts_points_off():
+    cloud = np.stack(np.meshgrid(np.linspace(-2, 2, 9), np.linspace(-1, 1, 5), [0.0]), axis=-1).reshape(-1, 3)
+    scene = with_points(straight_scene(5.0), {(0, step): cloud for step in range(11)})
+    noisy = track_noise(scene, 0.8, RNG(0))
+    assert 0 < noisy.lidar.count.sum() < 0.9 * scene.lidar.count.sum()
+    assert (np.abs(noisy.lidar.points_m) <= np.array([2.0, 1.0, 0.8]) + 0.02 + 1e-5).all()
+    # What is left are points of the scene: nothing moved but the box.
+    known = {tuple(point) for point in np.round(places(scene), 3).tolist()}
+    assert all(tuple(point) in known for point in np.round(places(noisy), 3).tolist())
+
+
 def test_missing_history_leaves_the_newest_steps():
     scene = straight_scene()
     short = missing_history(with_points(scene, {(0, step): np.zeros((1, 3)) for step in range(11)}), 2, RNG(0))
@@ -147,11 +185,16 @@ def test_missing_history_leaves_the_newest_steps():
 
 def test_a_lost_lane_takes_its_signals_along_and_the_rest_stays_the_same():
     scene = tiny_scene(0, num_features=30)
+    number = np.arange(len(scene.signal_lane))
+    scene = replace(scene, signal_lane=1000 + number % 30, signal_state=number % 9)
     left = missing_map(scene, 0.5, RNG(0))
     kept = np.isin(scene.feature_id, left.feature_id)
     assert 5 < kept.sum() < 25
     np.testing.assert_array_equal(left.map_points_m, scene.map_points_m[np.repeat(kept, scene.feature_length)])
-    assert set(left.signal_lane.tolist()) <= set(left.feature_id.tolist())
+    lit = np.isin(scene.signal_lane, left.feature_id)
+    assert 0 < lit.sum() < len(lit)
+    for name in ("signal_lane", "signal_step", "signal_state", "signal_stop_m"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(scene, name)[lit])
     polylines, mask = polyline_tensor(left)
     assert mask.sum() == len(left.map_points_m)
     assert np.isfinite(polylines).all()

@@ -76,3 +76,11 @@ def test_points_without_an_order_are_not_joined():
     series = Series(name="a", x=[0, 1], y=[1, 2], color="#000000", marker="square", connected=False)
     element = ET.fromstring(line_chart("t", category_axis("x", ["a", "b"]), number_axis("y", [0, 4]), [series]))
     assert "line" not in {path.get("class") for path in element.iter("path")}
+
+
+def test_a_whisker_reaches_as_far_up_as_down():
+    unit = number_axis("x", [0.0, 1.0]), number_axis("y", [0.0, 1.0])
+    chart = line_chart("t", *unit, [Series(name="a", x=[0.5], y=[0.5], color="#000000", half_width=[0.25])])
+    data = next(path.get("d") for path in ET.fromstring(chart).iter("path") if path.get("class") == "whisker")
+    low, high = (float(point.split(" ")[1]) for point in data[1:].split("L"))
+    assert low - high == pytest.approx(0.5 * (250 - 12 - 46), abs=0.2)

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.report.labels import label_spots
 from evaluation.report.lidar_svg import crop_of, lidar_svg
-from evaluation.report.scene_svg import View, path_data, scene_svg
+from evaluation.report.scene_svg import View, _box_path, path_data, scene_svg
 from evaluation.report.simplify import clip_runs, simplify
 from evaluation.signals import SignalMeaning, signal_meaning, signals_at
 from tests.builders import tiny_scene
@@ -50,6 +50,14 @@ def test_no_modes_are_no_error():
 def test_the_heading_points_up():
     view = View(np.array([5.0, 5.0]), np.pi / 2)  # looks along y
     np.testing.assert_allclose(view.units(np.array([[5.0, 6.0], [4.0, 5.0]])), [[0.0, -10.0], [-10.0, 0.0]], atol=1e-9)
+
+
+def test_a_box_is_turned_by_its_heading():
+    state = np.array([0.0, 0.0, 0.0, 4.0, 2.0, 1.5, np.deg2rad(30.0), 0.0, 0.0])
+    outline, nose = _box_path(state, View(np.zeros(2), 0.0)).split("z")
+    # Ahead is up, left is left: the front's middle, 2 m from the centre, is 10 units to the left and 17 up.
+    assert nose == "M-10 -17l10 17"
+    assert outline == "M-19 -12l18 -10 20 34 -18 10"
 
 
 def test_a_far_signal_is_not_drawn_and_a_near_one_is():

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from evaluation.baselines import turn_rate_fan
-from evaluation.palette import BLUE
+from evaluation.palette import BLUE, OTHER_COLOR
+from evaluation.plots import track_color
 from evaluation.predictions import write_predictions
 from evaluation.view import animation
 from evaluation.view.animation import frame_steps, frames, write_mp4
@@ -195,6 +196,46 @@ def test_a_recording_has_everything_over_time(tmp_path, monkeypatch):
     points = {time: len(what[1][0]) for entity, time, what in fake.logged if entity == "lidar"}
     assert points[0.0] == scene.lidar.count[:, 10].sum()
     assert points[0.1] == 0
+
+
+def test_boxes_and_modes_of_a_recording_are_where_the_scene_has_them(tmp_path, monkeypatch):
+    fake = FakeRerun()
+    monkeypatch.setattr(importlib, "import_module", lambda name: fake)
+    scene = tiny_scene(3)
+    prediction = turn_rate_fan(scene)
+    write_recording(scene, prediction, tmp_path / "a.rrd")
+    logged = {(entity, time): what for entity, time, what in fake.logged}
+    for step, time_s in ((0, -1.0), (10, 0.0), (50, 4.0)):
+        valid = scene.track_valid[:, step]
+        state = scene.track_states[valid, step].astype(np.float64)
+        box = logged["agents", time_s][2]
+        np.testing.assert_allclose(box["centers"], state[:, :3])
+        np.testing.assert_allclose(box["half_sizes"], 0.5 * state[:, 3:6])
+        x, y, z, w = np.array(box["quaternions"]).T
+        assert not x.any()
+        assert not y.any()
+        turned = 2 * np.arctan2(z, w) - state[:, 6]
+        np.testing.assert_allclose(np.cos(turned), 1.0, atol=1e-9)
+        assert [label.rpartition(" ")[2] for label in box["labels"]] == [str(name) for name in scene.track_id[valid]]
+    modes = prediction.xy_m - scene.origin_m[:2]
+    at = np.array(logged["predictions/positions", 4.0][1][0])
+    np.testing.assert_allclose(at[:, :2], modes[:, :, 39].reshape(-1, 2))
+    paths = np.array(logged["predictions/paths", 0.0][1][0])
+    np.testing.assert_allclose(paths[:, 1:, :2], modes.reshape(-1, 80, 2))
+
+
+def test_each_box_of_the_window_has_one_colour_and_targets_have_their_own():
+    scene = tiny_scene(3)
+    prediction = turn_rate_fan(scene)
+    lines = [item for item in geometries(scene, prediction) if item.get_geometry_type().name == "LineSet"]
+    now = np.flatnonzero(scene.track_valid[:, 10])
+    boxes = next(item for item in lines if len(item.lines) == 12 * len(now) and len(item.points) == 8 * len(now))
+    colors = np.asarray(boxes.colors).reshape(len(now), 12, 3)
+    assert (colors == colors[:, :1]).all()
+    expected = [track_color(scene, row) if scene.track_id[row] in prediction.object_id else OTHER_COLOR for row in now]
+    assert [tuple(np.round(255 * color[0]).astype(int)) for color in colors] == [
+        tuple(int(name[start : start + 2], 16) for start in (1, 3, 5)) for name in expected
+    ]
 
 
 def test_without_rerun_the_command_to_install_it_is_told(tmp_path, monkeypatch):
