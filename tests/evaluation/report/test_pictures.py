@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.report.labels import label_spots
 from evaluation.report.lidar_svg import crop_of, lidar_svg
-from evaluation.report.scene_svg import View, _box_path, path_data, scene_svg
+from evaluation.report.scene_svg import View, _box_path, _labels, path_data, scene_svg
 from evaluation.report.simplify import clip_runs, simplify
 from evaluation.signals import SignalMeaning, signal_meaning, signals_at
 from tests.builders import tiny_scene
@@ -144,3 +144,24 @@ def test_points_that_preprocessing_left_out_are_told_of():
 def test_an_agent_without_points_has_no_crop():
     assert lidar_svg(tiny_scene(0, with_lidar=False), 0) is None
     assert lidar_svg(tiny_scene(0), 5) is None  # no track to predict
+
+
+def test_each_probability_stands_at_the_end_of_its_mode():
+    modes = np.zeros((2, 80, 2))
+    modes[0, :, 0], modes[1, :, 1] = np.linspace(0, 30, 80), np.linspace(0, 30, 80)  # ahead, and to the left
+    labels = ET.fromstring(_labels(View(np.zeros(2), 0.0), modes, np.array([0.2, 0.8]), (-400.0, -400.0, 800.0, 800.0)))
+    at = {item.text: (float(item.get("x")), float(item.get("y"))) for item in labels.iter("text")}
+    assert abs(at["0.20"][0]) < 60 > abs(at["0.20"][1] + 300)
+    assert abs(at["0.80"][0] + 300) < 60 > abs(at["0.80"][1])
+
+
+def test_points_are_seen_from_above_and_from_the_side():
+    scene = tiny_scene(0)
+    row = int(scene.tracks_to_predict[np.flatnonzero(scene.lidar.count[:, 10])[0]])
+    points, _, age = crop_of(scene, row)
+    assert age == 0
+    above, side = ET.fromstring(lidar_svg(scene, row)).findall("svg")
+    for picture, axis in ((above, 1), (side, 2)):
+        data = next(path.get("d") for path in picture.iter("path") if path.get("class") == "points")
+        across, down = np.round(points[:, [0, axis]] * (100, -100)).astype(int).T.tolist()
+        assert data == "".join(f"M{x} {y}h0" for x, y in zip(across, down, strict=True))
