@@ -32,6 +32,7 @@ from tests.training.two_ranks import (
     trainer_of,
 )
 from training.distributed import ALONE, Ranks, local_device, require_even_split
+from training.rank_random import seed_rank
 from training.validation import rank_rows, validate
 
 RANKS = 2
@@ -265,3 +266,14 @@ def test_the_first_ranks_clock_is_that_of_all() -> None:
     trainer = trainer_of(recipe(steps=2, batch_size=2), SecondRank(rank=1, count=2))
     trainer.run(on_step=lambda numbers: None, on_epoch=lambda: None)
     assert trainer.position.elapsed_s == 2 * SecondRank.STEP_S
+
+
+def test_every_rank_draws_numbers_of_its_own_and_the_first_those_of_a_process_alone() -> None:
+    def drawn(rank: int, seed: int = 7) -> float:
+        torch.manual_seed(seed)
+        seed_rank(seed, rank)
+        return float(torch.rand((), dtype=torch.float64))
+
+    assert drawn(0) == float(torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(7)))
+    assert len({drawn(rank) for rank in range(8)} | {drawn(1, seed=8)}) == 9
+    assert drawn(3) == drawn(3)
