@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -174,7 +177,16 @@ class _Collate:
 
 def _begin_worker(worker: int) -> None:
     _leave_signals_to_parent(worker)
+    # Torch's own watch looks at the server that forked this process, and that one lives as long as this process does.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _leave_signals_to_parent(worker: int) -> None:

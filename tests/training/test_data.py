@@ -1,7 +1,12 @@
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -181,3 +186,39 @@ def test_readers_leave_signals_to_the_training_process() -> None:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+READ_FOR_EVER = """
+import os
+from limtr.scene import PREDICTED_TYPES
+from preprocessing.shards import scene_entry
+from tests.builders import tiny_scene
+from training.data import SelectedScenes, load_batches, select
+
+class Telling(SelectedScenes):
+    def __getitem__(self, index):
+        print(os.getpid(), flush=True)
+        return super().__getitem__(index)
+
+if __name__ == "__main__":
+    scenes = [tiny_scene(0, num_tracks=2, num_targets=1)]
+    data = Telling(scenes, select([scene_entry(scenes[0], 0)], range(1), PREDICTED_TYPES, None))
+    for _ in load_batches(data, [[0]] * 1000, num_lidar_points=None, workers=1, pin_memory=False):
+        input()
+"""
+
+
+def test_readers_end_with_the_process_that_they_read_for_even_if_it_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "read.py").write_text(READ_FOR_EVER)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "read.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        reader = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+        psutil.wait_procs([reader], timeout=60)
+        left = reader.is_running()
+        if left:
+            reader.kill()
+    assert not left
