@@ -144,6 +144,10 @@ def write_mp4(scene: Scene, prediction: ScenePrediction, path: Path) -> Path:
             running.stdin.close()
         except BrokenPipeError:
             pass  # ffmpeg has ended; its last words say why
+        except BaseException:
+            running.kill()
+            running.wait()
+            raise
         words = running.stderr.read().decode(errors="replace").strip()
         if running.wait() != 0:
             raise ValueError(f"ffmpeg could not write {path} ({words[-500:] or 'no reason given'}); take --format gif")

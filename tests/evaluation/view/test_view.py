@@ -1,7 +1,9 @@
 """`limtr view`: which scene, and what is made of it."""
 
 import importlib
+import os
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -248,3 +250,26 @@ def test_rerun_itself_takes_the_recording(tmp_path):
     pytest.importorskip("rerun", reason="no rerun-sdk here (pip install rerun-sdk)")
     scene = tiny_scene(0, num_features=8)
     assert write_recording(scene, turn_rate_fan(scene), tmp_path / "a.rrd").stat().st_size > 10_000
+
+
+def test_an_interrupted_mp4_leaves_no_ffmpeg_and_no_file_behind(tmp_path, monkeypatch):
+    fake = tmp_path / "ffmpeg"
+    fake.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}\nexec sleep 60\n")
+    fake.chmod(0o755)
+    started = []
+
+    def interrupted(scene, prediction):
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+            time.sleep(0.01)
+        started.append(int((tmp_path / "pid").read_text()))
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(animation, "require_ffmpeg", lambda: str(fake))
+    monkeypatch.setattr(animation, "frames", interrupted)
+    scene = tiny_scene(0)
+    with pytest.raises(KeyboardInterrupt):
+        write_mp4(scene, turn_rate_fan(scene), tmp_path / "scene.mp4")
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+    assert not list(tmp_path.glob("*.mp4"))
