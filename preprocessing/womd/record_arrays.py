@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from limtr.scene import BoolArray, IntArray
 from preprocessing.womd import schema
-from preprocessing.womd.fields import UnusualError, after_field, after_length, length_prefix, top_fields
+from preprocessing.womd.fields import UnusualError, after_field, after_length, find_tag, length_prefix, top_fields
 from preprocessing.womd.layouts import Layout, layout_of, varint_values
 from preprocessing.womd.map_features import POINT_READER, MapFeatures, feature_kind, feature_points, read_map
 from preprocessing.womd.runs import find_runs
@@ -133,13 +133,14 @@ class _Cut:
         self.lights = find_runs(view, spans.get(_SIGNALS, nowhere), (_LIGHTS,), _LIGHT_LAYOUTS)
         self.points = find_runs(view, spans.get(_FEATURES, nowhere), _POINT_TAGS, (_POINT_LAYOUT,))
         rest = []
+        tracks, lights = self.states.by_start, self.lights.by_start
         for tag, place, value, after in fields:
             if tag == _FEATURES:
                 run, body = self._cut_feature(value, after)
             elif tag == _TRACKS:
-                run, body = _cut_part(data, value, after, self.states.by_start, _STATES)
+                run, body = _cut_part(data, value, after, tracks, _STATES)
             elif tag == _SIGNALS:
-                run, body = _cut_part(data, value, after, self.lights.by_start, _LIGHTS)
+                run, body = _cut_part(data, value, after, lights, _LIGHTS)
             else:
                 rest.append(data[place:after])
                 continue
@@ -167,9 +168,7 @@ def _cut_part(
     data: bytes, begin: int, stop: int, by_start: dict[int, tuple[int, int, int]], part_tag: int
 ) -> tuple[_Run | None, bytes]:
     """The run that a message's parts begin with, and the message without it; what is left there is for protobuf."""
-    place = begin
-    while place < stop and data[place] != part_tag:
-        place = after_field(data, place, stop)
+    place = find_tag(data, begin, stop, part_tag)
     run = by_start.get(place)
     if run is None or place >= stop or run[2] > stop:
         return None, data[begin:stop]
