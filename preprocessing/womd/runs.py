@@ -9,7 +9,7 @@ import numpy as np
 
 from preprocessing.womd.layouts import Bytes, Layout, Places
 
-_PIECE = 2**15
+_PIECE = 2**20
 _HEADER = 2
 """Bytes before a part that is a repeated field: its tag and its length."""
 
@@ -60,7 +60,7 @@ def find_runs(data: Bytes, region: tuple[int, int], tags: Sequence[int], layouts
 def _headers(data: Bytes, region: tuple[int, int], tags: Sequence[int], sizes: Sequence[int]) -> Places:
     """Where one of the tags is followed by one of the lengths."""
     found = [np.zeros(0, dtype=np.int64)]
-    # Piece by piece, so that what is compared stays in the processor's cache and in memory that is there already.
+    # Piece by piece, so that a record of any size needs little memory beside it.
     for start in range(region[0], region[1] - 1, _PIECE):
         stop = min(start + _PIECE, region[1] - 1)
         length = data[start + 1 : stop + 1]
