@@ -61,14 +61,28 @@ class TrackBoxes:
 
     def to_box_frame(self, points_m: Float, track: int, steps: npt.NDArray[np.intp]) -> Float:
         """Points (N, 3) in the box frames (zero at the centre) of a track's steps: (3, S, N) forward, left, up."""
-        x, y, z = (points_m[:, axis] - self.center_m[track, steps, axis, None] for axis in range(3))
-        cos, sin = np.cos(self.heading_rad[track, steps, None]), np.sin(self.heading_rad[track, steps, None])
-        return np.stack([cos * x + sin * y, cos * y - sin * x, z])
+        center, heading = self.center_m[track, steps], self.heading_rad[track, steps, None]
+        cos, sin = np.cos(heading), np.sin(heading)
+        x, y = (points_m[:, axis] - center[:, axis, None] for axis in range(2))
+        # Into memory that is there already, axis by axis: new arrays cost more than the arithmetic.
+        box_points = np.empty((3, *x.shape))
+        forward, left, up = box_points
+        turned = np.multiply(sin, y)
+        np.multiply(cos, x, out=forward)
+        forward += turned
+        np.multiply(sin, x, out=turned)
+        np.multiply(cos, y, out=left)
+        left -= turned
+        np.subtract(points_m[:, 2], center[:, 2, None], out=up)
+        return box_points
 
     def inside(self, box_points_m: Float, track: int, steps: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
         """Which points (3, S, N), given in the box frames of the steps, lie in the boxes: (S, N)."""
         half = self.half_size_m[track, steps].T[:, :, None]
-        held: npt.NDArray[np.bool_] = np.all(np.abs(box_points_m) <= half, axis=0)
+        distance = np.abs(box_points_m[0])
+        held: npt.NDArray[np.bool_] = distance <= half[0]
+        for axis in (1, 2):
+            held &= np.abs(box_points_m[axis], out=distance) <= half[axis]
         return held
 
 

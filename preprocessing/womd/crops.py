@@ -118,7 +118,7 @@ def _own_blocks(boxes: TrackBoxes, seen: npt.NDArray[np.intp], step: int) -> Blo
 
 def _candidates(scans: list[LaserScan], blocks: Blocks) -> _FramePoints:
     """All points of a frame in some boxes, and some more around them."""
-    xyz, features, pixel = [np.zeros((0, 3))], [np.zeros((0, len(LIDAR_FEATURES)))], [np.zeros(0, dtype=np.uint64)]
+    xyz, features, pixel = [np.zeros((3, 0))], [np.zeros((len(LIDAR_FEATURES), 0))], [np.zeros(0, dtype=np.uint64)]
     for scan, windows in zip(scans, block_windows(scans, blocks), strict=True):
         for index, image in enumerate(scan.returns):
             if image is None:
@@ -127,13 +127,13 @@ def _candidates(scans: list[LaserScan], blocks: Blocks) -> _FramePoints:
             if not rows.size:
                 continue
             picked = image.pixels(rows, columns, len(LIDAR_FEATURES))
-            features.append(picked)
-            xyz.append(scan.points(rows, columns, picked[:, 0]))
+            features.append(picked.T)
+            xyz.append(scan.points(rows, columns, picked[:, 0]).T)
             place = (rows.astype(np.uint64) << np.uint64(16)) | columns.astype(np.uint64)
             pixel.append(place | np.uint64((2 * scan.name + index) << 32))
     # Axis after axis in memory: what follows asks all points for one coordinate at a time.
     return _FramePoints(
-        xyz=np.asfortranarray(np.concatenate(xyz)), features=np.concatenate(features), pixel=np.concatenate(pixel)
+        xyz=np.concatenate(xyz, axis=1).T, features=np.concatenate(features, axis=1).T, pixel=np.concatenate(pixel)
     )
 
 
@@ -161,4 +161,4 @@ def _priority(pixel: UInt, key: str) -> UInt:
 
 def _stacked(parts: list[Float]) -> npt.NDArray[np.float32]:
     """(N, 3) float32 of all parts."""
-    return np.concatenate([np.zeros((0, 3)), *parts]).astype(np.float32)
+    return np.concatenate([np.zeros((0, 3)), *parts], dtype=np.float32, casting="same_kind")

@@ -58,10 +58,14 @@ class PackedImage:
         return scaled
 
     def rows(self, channel: int, top: int, bottom: int) -> Entries:
-        """(bottom - top, W) some rows of a channel."""
+        """(bottom - top, W) some rows of a channel; not to be written to. The last ones of each channel are kept."""
         _, height, width = self.shape
-        first = channel * height
-        return self._between((first + top) * width, (first + bottom) * width).reshape(bottom - top, width)
+        before, there = self._laid_out.get(channel, (0, None))
+        if there is None or not before <= top <= bottom <= before + len(there):
+            first = channel * height
+            before, there = top, self._between((first + top) * width, (first + bottom) * width).reshape(bottom - top, width)
+            self._laid_out[channel] = before, there
+        return there[top - before : bottom - before]
 
     def pixels(self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], num_channels: int) -> npt.NDArray[np.float64]:
         """(N, num_channels) the first channels of N pixels."""
@@ -86,6 +90,11 @@ class PackedImage:
         """Whether the first channel has anything in these columns (K), in any row."""
         upto = self._filled_before_column
         return [upto[run.stop] > upto[run.start] for run in columns]
+
+    @cached_property
+    def _laid_out(self) -> dict[int, tuple[int, Entries]]:
+        """Channel -> the rows of it that were laid out last, and the first one's number."""
+        return {}
 
     @cached_property
     def _filled_before_column(self) -> list[int]:

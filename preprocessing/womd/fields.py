@@ -50,7 +50,12 @@ def after_field(data: bytes, place: int, stop: int) -> int:
     if wire_type == 1:
         after = place + 8
     elif wire_type == 0:
-        after = place + 1 if place < stop and data[place] < 128 else varint(data, place, stop)[1]
+        if place < stop and data[place] < 128:
+            after = place + 1
+        elif place + 1 < stop and data[place + 1] < 128:
+            after = place + 2
+        else:
+            after = varint(data, place, stop)[1]
     elif wire_type == 2:
         return after_length(data, place, stop)[1]
     elif wire_type == 5:
@@ -60,6 +65,26 @@ def after_field(data: bytes, place: int, stop: int) -> int:
     if after > stop:
         raise UnusualError
     return after
+
+
+def find_tag(data: bytes, place: int, stop: int, tag: int) -> int:
+    """Where the first field of a tag begins, of the fields from a place on; `stop` if there is none.
+
+    Raises:
+        UnusualError: as `after_field`.
+    """
+    while place < stop:
+        found = data[place]
+        if found == tag:
+            return place
+        # Short numbers and doubles, as nearly all fields before such a one are.
+        if found < 128 and found & 7 == 0 and place + 1 < stop and data[place + 1] < 128:
+            place += 2
+        elif found < 128 and found & 7 == 1 and place + 9 <= stop:
+            place += 9
+        else:
+            place = after_field(data, place, stop)
+    return stop
 
 
 def after_length(data: bytes, place: int, stop: int) -> tuple[int, int]:

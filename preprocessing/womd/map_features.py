@@ -25,7 +25,9 @@ DRIVEWAY_TYPE = 20
 """MTR knows no driveways (they came with WOMD 1.2 and make it fail); this is the next free number."""
 
 _TYPES = {"lane": LANE_TYPES, "road_line": ROAD_LINE_TYPES, "road_edge": ROAD_EDGE_TYPES}
-_OUTLINE_TYPES = {"crosswalk": CROSSWALK_TYPE, "speed_bump": SPEED_BUMP_TYPE, "driveway": DRIVEWAY_TYPE}
+_SINGLE_TYPES = {
+    "stop_sign": STOP_SIGN_TYPE, "crosswalk": CROSSWALK_TYPE, "speed_bump": SPEED_BUMP_TYPE, "driveway": DRIVEWAY_TYPE,
+}  # fmt: skip
 
 POINT_READER = PartReader(schema.MapPoint)
 
@@ -53,26 +55,32 @@ def read_map(map_features: Sequence[Any]) -> MapFeatures:
     parts: list[bytes] = []
     rows: list[tuple[int, int, int]] = []
     for feature in map_features:
-        kind, has_points = feature_kind(feature)
-        if has_points:
-            points = feature_points(feature)
+        points = feature_points(feature)
+        if points:
             parts += points
-            rows.append((len(points), kind, feature.id))
+            rows.append((len(points), feature_type(feature), feature.id))
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return MapFeatures(points_m=POINT_READER.read(parts), length=table[:, 0], type=table[:, 1], id=table[:, 2])
 
 
-def feature_kind(feature: Any) -> tuple[int, bool]:
-    """MTR's type number of one `schema.MapFeature`, and whether it has points."""
+def feature_type(feature: Any) -> int:
+    """MTR's type number of one `schema.MapFeature`."""
+    name = feature.WhichOneof("feature_data")
+    types = _TYPES.get(name)
+    if types is not None:
+        return types[getattr(feature, name).type]
+    return UNKNOWN_TYPE if name is None else _SINGLE_TYPES[name]
+
+
+def has_points(feature: Any) -> bool:
+    """Whether one `schema.MapFeature` has any."""
     name = feature.WhichOneof("feature_data")
     if name is None:
-        return UNKNOWN_TYPE, False
+        return False
     kind = getattr(feature, name)
-    if name in _TYPES:
-        return _TYPES[name][kind.type], bool(kind.polyline)
     if name == "stop_sign":
-        return STOP_SIGN_TYPE, kind.HasField("position")
-    return _OUTLINE_TYPES[name], bool(kind.polygon)
+        return bool(kind.HasField("position"))
+    return bool(kind.polyline if name in _TYPES else kind.polygon)
 
 
 def feature_points(feature: Any) -> Sequence[bytes]:

@@ -153,7 +153,7 @@ def pixels_in_windows(image: RangeImage, windows: PixelWindows) -> tuple[Index, 
     unit = float(image.precision[0])
     found = np.zeros(ranges.shape, dtype=np.bool_)
     # Half a step of the range covers the rounding of the product that makes metres of it.
-    largest = np.iinfo(ranges.dtype).max // 2
+    largest = min(np.iinfo(ranges.dtype).max, 2**62)  # as a float it must not exceed the type
     near = np.clip(np.ceil(windows.near_m / unit - 0.5), 1, largest).astype(ranges.dtype)[..., None]
     far = np.clip(np.floor(windows.far_m / unit + 0.5), 0, largest).astype(ranges.dtype)[..., None]
     for index in wanted:
@@ -164,7 +164,7 @@ def pixels_in_windows(image: RangeImage, windows: PixelWindows) -> tuple[Index, 
         held &= steps <= far[index, rows]
         found[block] |= held
     # Over the flat image, and only the few that are found then split: several times as fast as over two axes.
-    row, column = np.divmod(np.flatnonzero(found), ranges.shape[1])
+    row, column = _split(np.flatnonzero(found), ranges.shape[1])
     return row + top, column
 
 
@@ -173,8 +173,13 @@ def _few_pixels(image: PackedImage, far_m: float) -> tuple[Index, Index]:
     _, height, width = image.shape
     number = int(np.searchsorted(image.places, height * width))
     ranges = image.entries[:number]
-    row, column = np.divmod(image.places[:number][(ranges > 0) & (ranges <= far_m / image.precision[0] + 0.5)], width)
-    return row, column
+    return _split(image.places[:number][(ranges > 0) & (ranges <= far_m / image.precision[0] + 0.5)], width)
+
+
+def _split(place: Index, width: int) -> tuple[Index, Index]:
+    """Rows and columns (N,) of places in a flat image; NumPy's divmod takes several times as long."""
+    row = place // width
+    return row, place - row * width
 
 
 def _is_sparse(image: RangeImage) -> bool:

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from limtr.scene import BoolArray, IntArray
 from preprocessing.womd import schema
-from preprocessing.womd.fields import UnusualError, after_field, after_length, length_prefix, top_fields
+from preprocessing.womd.fields import UnusualError, after_field, after_length, find_tag, length_prefix, top_fields
 from preprocessing.womd.layouts import Layout, layout_of, varint_values
-from preprocessing.womd.map_features import POINT_READER, MapFeatures, feature_kind, feature_points, read_map
+from preprocessing.womd.map_features import POINT_READER, MapFeatures, feature_points, feature_type, has_points, read_map
 from preprocessing.womd.runs import find_runs
 from preprocessing.womd.wire import PartReader
 
@@ -133,13 +133,14 @@ class _Cut:
         self.lights = find_runs(view, spans.get(_SIGNALS, nowhere), (_LIGHTS,), _LIGHT_LAYOUTS)
         self.points = find_runs(view, spans.get(_FEATURES, nowhere), _POINT_TAGS, (_POINT_LAYOUT,))
         rest = []
+        tracks, lights = self.states.by_start, self.lights.by_start
         for tag, place, value, after in fields:
             if tag == _FEATURES:
                 run, body = self._cut_feature(value, after)
             elif tag == _TRACKS:
-                run, body = _cut_part(data, value, after, self.states.by_start, _STATES)
+                run, body = _cut_part(data, value, after, tracks, _STATES)
             elif tag == _SIGNALS:
-                run, body = _cut_part(data, value, after, self.lights.by_start, _LIGHTS)
+                run, body = _cut_part(data, value, after, lights, _LIGHTS)
             else:
                 rest.append(data[place:after])
                 continue
@@ -157,19 +158,21 @@ class _Cut:
         value, end = after_length(data, place + 1, stop)
         if end != stop:  # perhaps a second kind follows, which protobuf merges or puts in the place of the first
             return None, data[begin:stop]
-        run, body = _cut_part(data, value, stop, self.points.by_start, part_tag)
-        if run is not None and data[place] == _STOP_SIGN and run[1] - run[0] > 1:  # protobuf merges the points into one
+        first = find_tag(data, value, stop, part_tag)
+        run = self.points.by_start.get(first)
+        if run is None or first >= stop or run[2] > stop:
             return None, data[begin:stop]
-        return run, data[begin : place + 1] + length_prefix(len(body)) + body
+        if data[place] == _STOP_SIGN and run[1] - run[0] > 1:  # protobuf merges the points into one
+            return None, data[begin:stop]
+        left = first - value + stop - run[2]
+        return run, data[begin : place + 1] + length_prefix(left) + data[value:first] + data[run[2] : stop]
 
 
 def _cut_part(
     data: bytes, begin: int, stop: int, by_start: dict[int, tuple[int, int, int]], part_tag: int
 ) -> tuple[_Run | None, bytes]:
     """The run that a message's parts begin with, and the message without it; what is left there is for protobuf."""
-    place = begin
-    while place < stop and data[place] != part_tag:
-        place = after_field(data, place, stop)
+    place = find_tag(data, begin, stop, part_tag)
     run = by_start.get(place)
     if run is None or place >= stop or run[2] > stop:
         return None, data[begin:stop]
@@ -260,14 +263,14 @@ def _collect_features(cut: _Cut, message: Any) -> MapFeatures:
     rows, slow = _Rows(len(table)), list[bytes]()
     kinds, ids = list[int](), list[int]()
     for feature, (run, begin, end) in zip(message.map_features, cut.owners[_FEATURES], strict=True):
-        kind, has_points = feature_kind(feature)
-        if has_points:
+        # Behind a run that ends with its feature there are no further points.
+        if (run is None or run[2] != end) and has_points(feature):
             parts = feature_points(schema.MapFeature.FromString(cut.data[begin:end]))
             slow += parts
             rows.add_slow(len(parts))
         else:
             rows.add_run(run)
-        kinds.append(kind)
+        kinds.append(feature_type(feature))
         ids.append(feature.id)
     length = np.array(rows.count, dtype=np.int64)
     kept = length > 0

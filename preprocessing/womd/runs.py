@@ -9,7 +9,7 @@ import numpy as np
 
 from preprocessing.womd.layouts import Bytes, Layout, Places
 
-_PIECE = 2**15
+_PIECE = 2**20
 _HEADER = 2
 """Bytes before a part that is a repeated field: its tag and its length."""
 
@@ -19,7 +19,7 @@ class Runs:
     """All places in a region where a part could stand, and how they follow one another.
 
     A place proves nothing by itself: numbers can look like a part. But if a field begins at a place, it is that part, and so
-    are all the places of the run from there on.
+    are all the places of the run from there on. The parts of a run have one tag: another field can be written like them.
     """
 
     num_places: int
@@ -54,13 +54,13 @@ def find_runs(data: Bytes, region: tuple[int, int], tags: Sequence[int], layouts
         number = np.cumsum(known) - 1
         parts = [(number[rows], start) for rows, start in parts]
         place, after = place[known], after[known]
-    return Runs(num_places=len(place), parts=tuple(parts), by_start=_chain(place, after))
+    return Runs(num_places=len(place), parts=tuple(parts), by_start=_chain(place, after, data[place]))
 
 
 def _headers(data: Bytes, region: tuple[int, int], tags: Sequence[int], sizes: Sequence[int]) -> Places:
     """Where one of the tags is followed by one of the lengths."""
     found = [np.zeros(0, dtype=np.int64)]
-    # Piece by piece, so that what is compared stays in the processor's cache and in memory that is there already.
+    # Piece by piece, so that a record of any size needs little memory beside it.
     for start in range(region[0], region[1] - 1, _PIECE):
         stop = min(start + _PIECE, region[1] - 1)
         length = data[start + 1 : stop + 1]
@@ -77,11 +77,14 @@ def _headers(data: Bytes, region: tuple[int, int], tags: Sequence[int], sizes: S
     return chosen
 
 
-def _chain(place: Places, after: Places) -> dict[int, tuple[int, int, int]]:
-    """Runs of places that begin where the one before ends."""
+def _chain(place: Places, after: Places, tag: Bytes) -> dict[int, tuple[int, int, int]]:
+    """Runs of places that have the tag of the one before and begin where it ends."""
     if not len(place):
         return {}
-    first = np.flatnonzero(np.concatenate([[True], place[1:] != after[:-1]]))
+    is_first = np.ones(len(place), dtype=np.bool_)
+    np.not_equal(place[1:], after[:-1], out=is_first[1:])
+    is_first[1:] |= tag[1:] != tag[:-1]
+    first = np.flatnonzero(is_first)
     stop = np.append(first[1:], len(place))
     values = zip(first.tolist(), stop.tolist(), after[stop - 1].tolist(), strict=True)
     return dict(zip(place[first].tolist(), values, strict=True))

@@ -50,9 +50,12 @@ class PartReader:
 
     def fill(self, values: npt.NDArray[np.float64], rows: Places, layout: Layout, data: Bytes, start: Places) -> None:
         """Put the messages of a layout that begin at these places (N,) into these rows (N,) of `values`."""
-        whole = len(rows) == len(values)  # the usual case for map points: rows are all in order
         records = layout.records(data, start)
+        whole = len(rows) == len(values)  # the usual case for map points: rows are all in order
+        # Otherwise row by row in a second step: that scatters once, not once for each column.
+        table = values if whole else np.zeros((len(rows), len(self.names)))
         with np.errstate(invalid="ignore"):  # a NaN of any kind stays one
             for name in layout.names:
-                column = self.names.index(name)
-                values[slice(None) if whole else rows, column] = records[name]
+                table[:, self.names.index(name)] = records[name]
+        if not whole:
+            values[rows] = table

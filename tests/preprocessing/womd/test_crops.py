@@ -74,6 +74,19 @@ def test_crops_hold_the_points_that_converting_every_pixel_finds(
     assert (crops.count == crops.count_in_box).all()
 
 
+def test_ranges_in_very_fine_steps_are_not_taken_for_too_far() -> None:
+    scenario = laser_scenario(LaserWorld(seed=3, num_frames=1))
+    for laser in scenario.compressed_frame_laser_data[0].lasers:
+        image = decode(laser.ri_return1.range_image_delta_compressed)
+        image[:] = 12.0  # 1.5e9 steps in every channel: with their differences they fit into 32 bits, but not into 31
+        laser.ri_return1.range_image_delta_compressed = encode(image, [8e-9] * 4)
+    crops = crop_lidar(scenario, CropConfig(max_points=10**9, margin_m=4.0))
+    expected = crops_of_all_points(scenario, 4.0)
+    assert max(len(xyz) for xyz, _ in expected.values()) > 40
+    for (position, step), (xyz, _) in expected.items():
+        assert crops.count_in_box[position, step] == len(xyz)
+
+
 def test_pixels_without_a_return_may_have_any_pose() -> None:
     scenario = laser_scenario(LaserWorld(num_frames=1))
     expected = crop_lidar(scenario, ALL)

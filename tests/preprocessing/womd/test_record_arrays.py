@@ -101,6 +101,8 @@ def features(draw: st.DrawFn) -> bytes:
     kind, field = draw(st.sampled_from([(3, 8), (4, 2), (5, 2), (7, 2), (8, 1), (9, 1), (10, 1), (11, 1)]))
     before = [integer(2, draw(st.integers(0, 9)))] if kind == 3 else [integer(1, draw(st.integers(0, 9)))] if kind < 7 else []
     after = [nested(11, integer(1, 5)), nested(9, b"\x05\x06")] if kind == 3 else []
+    if draw(st.integers(0, 7)) == 0:  # a field of a later version, written like the points
+        after = [nested(draw(st.sampled_from([1, 2, 8])), draw(points)), *after]
     if kind == 7:
         before, most = [integer(1, 44)], 2
     else:
@@ -178,6 +180,21 @@ def test_a_usual_record_leaves_nothing_for_protobuf(monkeypatch: pytest.MonkeyPa
     for name in ("_state_parts", "_light_rows", "feature_points", "arrays_of"):
         monkeypatch.setattr(record_arrays, name, never)
     assert_same(read_arrays(data), expected)
+
+
+@pytest.mark.parametrize(("kind", "points_tag"), [(3, 8), (4, 2), (5, 2), (8, 1), (9, 1), (10, 1)])
+def test_another_field_written_like_the_points_is_no_point(kind: int, points_tag: int) -> None:
+    point = number(1, 1.5) + number(2, 2.0) + number(3, 0.0)
+    # Every tag that points have in one of the kinds of features, behind the points and between them.
+    for other in {1, 2, 8} - {points_tag}:
+        for order in ([points_tag, points_tag, other], [points_tag, other, points_tag], [other, points_tag]):
+            body = b"".join(nested(tag, point) for tag in order)
+            data = nested(8, integer(1, 7) + nested(kind, body)) + nested(
+                8, integer(1, 8) + nested(kind, nested(points_tag, point))
+            )
+            arrays = read_arrays(data)
+            assert arrays.features.length.tolist() == [order.count(points_tag), 1]
+            assert_same(arrays, arrays_of(schema.Scenario.FromString(data)))
 
 
 def test_scenes_and_errors_are_those_of_the_parsed_message() -> None:
