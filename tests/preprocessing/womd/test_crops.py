@@ -87,6 +87,22 @@ def test_ranges_in_very_fine_steps_are_not_taken_for_too_far() -> None:
         assert crops.count_in_box[position, step] == len(xyz)
 
 
+def test_pixels_whose_own_poses_are_turned_reach_far_boxes() -> None:
+    scenario = laser_scenario(LaserWorld(seed=5, num_frames=1, ego_speed_mps=0.0, ego_yaw_rate=0.0))
+    for track in scenario.tracks:
+        track.states[0].valid = True
+        track.states[0].length = track.states[0].width = 0.5
+    top = scenario.compressed_frame_laser_data[0].lasers[1]
+    quantised = decode_quantised(top.ri_return1.range_image_pose_delta_compressed)
+    poses = quantised.image()
+    poses[..., 2] += np.random.default_rng(0).choice([-0.3, 0.3], poses.shape[:2])
+    top.ri_return1.range_image_pose_delta_compressed = encode(poses, quantised.precision.tolist())
+    crops, expected = crop_lidar(scenario, CropConfig(max_points=10**9, margin_m=0.5)), crops_of_all_points(scenario, 0.5)
+    assert sum(len(xyz) for xyz, _ in expected.values()) > 10
+    for (position, step), (xyz, _) in expected.items():
+        same_points(crops.frame(position, step)[0], xyz)
+
+
 def test_pixels_without_a_return_may_have_any_pose() -> None:
     scenario = laser_scenario(LaserWorld(num_frames=1))
     expected = crop_lidar(scenario, ALL)
