@@ -5,23 +5,25 @@
 It imports torch and the standard library. docs/sparsity.md explains the words.
 """
 
-from sparse_core import layout, masks, schedules, scores, sparse, structure
+from sparse_core import layout, masks, network_scores, sampling, schedules, scores, sparse, structure
 from sparse_core.accounting import Cost, cost
 from sparse_core.engine import Proposal, SparseEngine
 from sparse_core.initialisation import scale_to_fan_in
 from sparse_core.method import Method
-from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, Static
+from sparse_core.presets import CHT, GMP, ITOP, MEST, SET, SNFS, CHTs, GraNet, RigL, Static
 from sparse_core.report import Report
 from sparse_core.sparse import compile_sparse
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Structure
 
 __all__ = [
+    "CHT",
     "GMP",
     "ITOP",
     "MEST",
     "SET",
     "SNFS",
+    "CHTs",
     "Cost",
     "GraNet",
     "Method",
@@ -35,6 +37,8 @@ __all__ = [
     "cost",
     "layout",
     "masks",
+    "network_scores",
+    "sampling",
     "scale_to_fan_in",
     "schedules",
     "scores",

@@ -113,8 +113,8 @@ class LayerInput:
     options: MutableMapping[str, Any]
 
 
-def context_of(layer: SparseLayer, given: LayerInput, moment: Moment, role: str) -> Context:
-    """The context of a score."""
+def context_of(layer: SparseLayer, given: LayerInput, moment: Moment, role: str, kept: Tensor | None = None) -> Context:
+    """The context of a score. `kept`: the links that the update keeps, where they are known."""
     return Context(
         name=layer.name,
         mask=layer.mask,
@@ -123,6 +123,7 @@ def context_of(layer: SparseLayer, given: LayerInput, moment: Moment, role: str)
         seed=moment.seed,
         role=role,
         explored=layer.explored,
+        kept=kept,
         state=given.state,
         options=given.options,
         active=layer.links,

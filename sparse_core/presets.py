@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparse_core import layout, scores
+from sparse_core import layout, network_scores, scores
 from sparse_core.method import Method, normal
-from sparse_core.schedules import Cosine, Cubic, Schedule, SoftBound
+from sparse_core.sampling import sampled
+from sparse_core.schedules import Cosine, Cubic, Linear, Schedule, SoftBound
+from sparse_core.scores import Score
 from sparse_core.structure import Structure
+
+_COOLING = Linear(1.0, 3.0)  # CHTs: from draws in proportion to the importance to draws in proportion to its cube
 
 
 def _method(fields: dict[str, Any], **defaults: Any) -> Method:
@@ -98,3 +102,39 @@ def GMP(density: float, end: int, every: int, initial: float = 1.0, **fields: An
 def GraNet(density: float, end: int, every: int, initial: float = 0.5, rate: float | Schedule = 0.5, **fields: Any) -> Method:
     """Gradual pruning with neuroregeneration (Liu et al. 2021): GMP, and RigL's exchange within each layer."""
     return GMP(density, end, every, initial, **{"grow": scores.gradient, "rate": _falling(rate), "scope": "shrink", **fields})
+
+
+def CHT(
+    density: float | Schedule,
+    end: int | None,
+    every: int,
+    rate: float | Schedule = 0.3,
+    importance: Score = scores.magnitude,
+    **fields: Any,
+) -> Method:
+    """Cannistraci-Hebb training (Zhang et al. 2024): the least important links go, those that close most paths of three come.
+
+    Args:
+        importance: `scores.magnitude`, or `network_scores.relative_importance`.
+    """
+    grow = network_scores.ch3_l3_hard
+    return _method(fields, density=density, drop=importance, grow=grow, rate=rate, every=every, end=end)
+
+
+def CHTs(
+    density: float | Schedule,
+    end: int,
+    every: int,
+    rate: float | Schedule = 0.3,
+    importance: Score = scores.magnitude,
+    power: float | Schedule = _COOLING,
+    **fields: Any,
+) -> Method:
+    """CHT by the soft rule (Zhang et al. 2025): what stays and what comes is drawn, in proportion to importance and paths.
+
+    Args:
+        importance: see `CHT`.
+        power: of the importance in these proportions: 1 + 2 t / end, the temperature of the paper's code.
+    """
+    drop, grow = sampled(importance, power, end), network_scores.ch3_l3_soft
+    return _method(fields, density=density, drop=drop, grow=grow, rate=rate, every=every, end=end)

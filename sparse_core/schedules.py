@@ -79,6 +79,28 @@ class Cubic:
 
 
 @dataclass(frozen=True)
+class Sigmoid:
+    """From `start` to `stop` along a logistic curve, slow at both ends (CHTss' decay of the density, Zhang et al. 2025).
+
+    The curve 1 / (1 + exp(-steepness (p - 1/2))) of the progress p, scaled so that both ends are exact.
+    """
+
+    start: float
+    stop: float
+    steepness: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if not self.steepness > 0:
+            raise ValueError(f"Sigmoid.steepness is {self.steepness}: expected a number above 0")
+
+    def __call__(self, step: int, end: int | None) -> float:
+        """The value at a step."""
+        left = math.tanh(self.steepness / 2 * (0.5 - _progress(step, end))) / math.tanh(self.steepness / 4)
+        return self.stop + (self.start - self.stop) * (1 + left) / 2
+
+
+@dataclass(frozen=True)
 class SoftBound:
     """A density that may be exceeded between updates: `value` first, then `extra` above it, half of that after 60 % of the
     training, and exactly `value` at the end (MEST's EM&S, with the steps that CHTs use)."""

@@ -30,6 +30,7 @@ class Context:
         seed: the engine's seed.
         role: "drop", "grow" or "layout": keeps their random numbers apart.
         explored: bool, of the weight's shape: links that were ever active.
+        kept: bool, of the weight's shape: where something is to grow, the links that the update does not drop.
         state: the optimizer's state of this parameter.
         options: the optimizer's options for this parameter (its parameter group), such as lr.
         active: how many links are active, where it is known.
@@ -44,6 +45,7 @@ class Context:
     seed: int = 0
     role: str = "drop"
     explored: Tensor | None = None
+    kept: Tensor | None = None
     state: MutableMapping[str, Any] = field(default_factory=dict)
     options: MutableMapping[str, Any] = field(default_factory=dict)
     active: int | None = None

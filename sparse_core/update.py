@@ -72,7 +72,8 @@ class _LayerWork:
         if score is None:
             return torch.zeros(self.active.shape, device=self.active.device)
         weight = self.given.weight
-        values = score(weight, self.given.gradient, context_of(self.layer, self.given, self.moment, role))
+        kept = self.layer.grid.mask_of(self.kept) if role == "grow" else None
+        values = score(weight, self.given.gradient, context_of(self.layer, self.given, self.moment, role, kept))
         if values.shape != weight.shape:
             raise ValueError(
                 f"{self.layer.name}: the score {score_name(score)} has shape {tuple(values.shape)}, "

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sparse_core
 from sparse_core import Method
 
-MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet"]
+MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "cht", "chts"]
 
 _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "set": sparse_core.SET,
@@ -19,6 +19,8 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "mest": sparse_core.MEST,
     "gmp": sparse_core.GMP,
     "granet": sparse_core.GraNet,
+    "cht": sparse_core.CHT,
+    "chts": sparse_core.CHTs,
 }
 
 

@@ -22,6 +22,8 @@ PRESETS: dict[str, Callable[..., Method]] = {
     "MEST-soft": lambda **fields: sparse_core.MEST(soft=0.1, **fields),
     "GMP": sparse_core.GMP,
     "GraNet": sparse_core.GraNet,
+    "CHT": sparse_core.CHT,
+    "CHTs": sparse_core.CHTs,
 }
 
 

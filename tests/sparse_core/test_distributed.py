@@ -30,6 +30,8 @@ METHODS: dict[str, Method] = {
     "SNFS": preset("SNFS"),
     "MEST": preset("MEST"),
     "GraNet": preset("GraNet"),
+    "CHT": preset("CHT"),
+    "CHTs": preset("CHTs"),
     "RigL-skip": preset("RigL", on_update="skip"),
 }
 COLLECTIVES = [

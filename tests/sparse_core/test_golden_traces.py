@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 import sparse_core as sc
 from sparse_core import Method
-from tests.sparse_core import plain_loops
+from sparse_core.network_scores import relative_importance as RI
+from tests.sparse_core import plain_loops, plain_network_loops
 from tests.sparse_core.plain_loops import Layer, PlainLoop
 
 DENSITY, EVERY, LR, SEED = 0.25, 2, 0.2, 11
@@ -21,6 +22,10 @@ PRESETS = {
     "MEST soft": (lambda end: sc.MEST(DENSITY, end, EVERY, soft=0.1), plain_loops.mest_soft, DENSITY),
     "GMP": (lambda end: sc.GMP(DENSITY, end, EVERY), plain_loops.gmp, 1.0),
     "GraNet": (lambda end: sc.GraNet(DENSITY, end, EVERY), plain_loops.granet, 0.5),
+    "CHT": (lambda end: sc.CHT(DENSITY, end, EVERY), plain_network_loops.cht, DENSITY),
+    "CHT by RI": (lambda end: sc.CHT(DENSITY, end, EVERY, importance=RI), plain_network_loops.cht_by_importance, DENSITY),
+    "CHTs": (lambda end: sc.CHTs(DENSITY, end, EVERY), plain_network_loops.chts, DENSITY),
+    "CHTs by RI": (lambda end: sc.CHTs(DENSITY, end, EVERY, importance=RI), plain_network_loops.chts_by_importance, DENSITY),
 }
 
 

@@ -94,6 +94,8 @@ METHODS = {
     "SNFS": preset("SNFS", every=EVERY),
     "MEST-soft": preset("MEST-soft", every=EVERY, end=12),
     "GraNet": preset("GraNet", every=EVERY),
+    "CHT": preset("CHT", every=EVERY),
+    "CHTs": preset("CHTs", every=EVERY, end=12),
     "2:4": preset("RigL", density=0.5, every=EVERY, structure=Structure(group=2)),
     "rows, falling": preset("RigL", every=EVERY, structure=Structure(group="row")),
 }

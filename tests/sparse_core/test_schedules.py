@@ -4,7 +4,13 @@ import math
 
 import pytest
 
-from sparse_core.schedules import Constant, Cosine, Cubic, Linear, Power, Schedule, SoftBound, as_schedule
+from sparse_core.schedules import Constant, Cosine, Cubic, Linear, Power, Schedule, Sigmoid, SoftBound, as_schedule
+
+
+def logistic(progress: float) -> float:
+    """How much is left on a logistic curve of steepness 10 whose ends are moved to 1 and 0."""
+    left, start, stop = (1 / (1 + math.exp(10 * (at - 0.5))) for at in (progress, 0, 1))
+    return (left - stop) / (start - stop)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +24,7 @@ from sparse_core.schedules import Constant, Cosine, Cubic, Linear, Power, Schedu
         (Cubic(1.0, 0.2), [1.0, 0.2 + 0.8 * 0.75**3, 0.3, 0.2, 0.2]),
         (Cubic(1.0, 0.2, begin=50), [1.0, 1.0, 1.0, 0.2, 0.2]),
         (Cubic(1.0, 0.2, begin=20), [1.0, 0.2 + 0.8 * (75 / 80) ** 3, 0.2 + 0.8 * (50 / 80) ** 3, 0.2, 0.2]),
+        (Sigmoid(0.5, 0.1), [0.5, 0.1 + 0.4 * logistic(0.25), 0.3, 0.1, 0.1]),
         (SoftBound(0.2, 0.1), [0.2, 0.3, 0.3, 0.2, 0.2]),
         (SoftBound(0.95, 0.1), [0.95, 1.0, 1.0, 0.95, 0.95]),
     ],
@@ -31,7 +38,9 @@ def test_the_soft_bound_is_halved_after_three_fifths() -> None:
     assert [SoftBound(0.2, 0.1)(step, 10) for step in (5, 6, 9, 10)] == pytest.approx([0.3, 0.25, 0.25, 0.2])
 
 
-@pytest.mark.parametrize("schedule", [Linear(0.4), Cosine(0.3), Power(0.3), Cubic(1.0, 0.2), SoftBound(0.1, 0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "schedule", [Linear(0.4), Cosine(0.3), Power(0.3), Cubic(1.0, 0.2), Sigmoid(0.5, 0.1), SoftBound(0.1, 0.1)], ids=repr
+)
 def test_what_changes_needs_an_end(schedule: Schedule) -> None:
     with pytest.raises(ValueError, match="give the method an `end`"):
         schedule(1, None)
@@ -42,3 +51,8 @@ def test_numbers_are_constant_schedules() -> None:
     assert as_schedule(1)(5, None) == 1.0
     cosine = Cosine(0.3)
     assert as_schedule(cosine) is cosine
+
+
+def test_a_curve_without_steepness_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Sigmoid.steepness is 0: expected a number above 0"):
+        Sigmoid(0.5, 0.1, 0)
