@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparse_core.layout import Layer
@@ -50,6 +51,13 @@ class SparseLayer:
     def size(self) -> int:
         """Allowed links."""
         return sum(self.grid.room()) * self.grid.members
+
+    def allowed_units(self) -> Tensor:
+        """(groups, units) bool: where links may exist."""
+        grid = self.grid
+        if grid.allowed is not None:
+            return grid.allowed
+        return torch.ones(grid.groups, grid.units, dtype=torch.bool, device=self.mask.device)
 
     def as_layout_layer(self) -> Layer:
         """The layer as a layout sees it."""

@@ -10,8 +10,11 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from sparse_core.grasp import LossAt, grasp_scores
 from sparse_core.hashed_random import key_of
 from sparse_core.scores import Score, magnitude, snip
+from sparse_core.start import Start, averaged_over_ranks
+from sparse_core.synflow import synflow_scores
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Layout:
         densities: layers -> the density of each, where the layout alone decides it and no density is given.
         score: the links with the largest scores over all layers begin, instead of random ones layer by layer.
         loss: for scores that need a gradient: computes the loss of one batch on the dense model.
+        rank: instead of `score`, for those that need the model itself: scores of all weights by name.
     """
 
     name: str
@@ -47,6 +51,12 @@ class Layout:
     densities: Callable[[Sequence[Layer]], list[float]] | None = None
     score: Score | None = None
     loss: Callable[[], Tensor] | None = None
+    rank: Callable[[Start], dict[str, Tensor]] | None = None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the links that begin are the best over all layers."""
+        return self.score is not None or self.rank is not None
 
     @property
     def sets_density(self) -> bool:
@@ -104,6 +114,41 @@ def one_shot_snip(loss: Callable[[], Tensor]) -> Layout:
         loss: computes the loss of one batch on the dense model. The model's `.grad` fields stay as they are.
     """
     return Layout("one-shot SNIP", score=snip, loss=loss)
+
+
+def one_shot_grasp(loss: LossAt | Sequence[LossAt], temperature: float = 200.0) -> Layout:
+    """GraSP at the start: the links with the largest theta (H g) over all layers, which keep the gradient flowing.
+
+    Args:
+        loss: computes the loss of one batch on the dense model from logits divided by the temperature it is given, such as
+            `lambda t: cross_entropy(model(x) / t, y)`; or several, for several batches, which count as one. Each is called
+            twice and has to give the same.
+        temperature: what they are given (the paper's code: 200).
+
+    Raises:
+        ValueError: no loss, or a temperature that is not above 0.
+    """
+    losses = [loss] if callable(loss) else list(loss)
+    if not losses or not temperature > 0:
+        raise ValueError(f"one_shot_grasp: {len(losses)} losses at temperature {temperature}; expected some, above 0")
+    return Layout("one-shot GraSP", rank=lambda start: grasp_scores(start, losses, temperature))
+
+
+def synflow(sample: object, rounds: int = 100, dtype: torch.dtype = torch.float64) -> Layout:
+    """SynFlow at the start: over all layers, the links that carry most of a flow of ones through |theta|, without data.
+
+    Args:
+        sample: an input as the model takes it (a tensor, a tuple of arguments, a mapping of keywords). Its floating-point
+            tensors are replaced by ones, so only shapes matter; one example is enough.
+        rounds: how often the flow is measured; each time the density falls by the same factor.
+        dtype: in which the model computes the flow. float64 holds some 200 layers of common width.
+
+    Raises:
+        ValueError: no rounds.
+    """
+    if rounds < 1:
+        raise ValueError(f"synflow: rounds is {rounds}, expected at least 1")
+    return Layout("SynFlow", rank=lambda start: synflow_scores(start, sample, rounds, dtype))
 
 
 def _sparsity_scale(shape: Sequence[int], power: float) -> float:
@@ -211,16 +256,8 @@ def layout_scores(
             found = torch.autograd.grad(layout.loss(), list(named.values()), allow_unused=True)
         for name, grad in zip(named, found, strict=True):
             grad = torch.zeros_like(named[name]) if grad is None else grad
-            gradients[name] = _averaged_over_ranks(grad)
+            gradients[name] = averaged_over_ranks(grad)
     return {name: score_one(name, gradients[name]) for name in named}
-
-
-def _averaged_over_ranks(tensor: Tensor) -> Tensor:
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        distributed.all_reduce(tensor)
-        tensor /= distributed.get_world_size()
-    return tensor
 
 
 def initial_key(seed: int, name: str) -> int:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from sparse_core.engine import SparseEngine, engine_of
 from sparse_core.hashed_random import uniform
 from sparse_core.layer import SparseLayer
-from sparse_core.layout import initial_key, layout_scores
+from sparse_core.layout import initial_key
 from sparse_core.method import Method, resolve_density
 from sparse_core.optimizer_state import refuse_unsuited
-from sparse_core.scores import Context
+from sparse_core.ranked import best_units
 from sparse_core.selection import take_largest
 from sparse_core.targets import Pattern, Target, matching, select
 from sparse_core.update import group_counts
@@ -62,7 +62,7 @@ def sparsify(
     if method.moves_between_layers and len({layer.grid.members for layer in loose}) > 1:
         sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
-    _place_links(layers, method, seed)
+    _place_links(model, layers, method, seed)
     return SparseEngine(model, optimizer, method, layers, seed)
 
 
@@ -88,53 +88,24 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
 
 
 @torch.no_grad()
-def _place_links(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
+def _place_links(model: nn.Module, layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
     """The first masks: so many random links per group, or the best of all layers where the layout has a score."""
     density = method.density_at(0)
-    ranked = [layer for layer in layers if layer.fixed_density is None] if method.spread.score is not None else []
+    ranked = [layer for layer in layers if layer.fixed_density is None] if method.spread.ranked else []
     for layer, counts in zip(layers, group_counts(layers, method, density), strict=True):
         layer.counts = counts
         scores = layer.grid.scores_of(_random_scores(layer, seed))
-        _activate(layer, take_largest(scores, _allowed(layer), torch.tensor(counts, device=scores.device)).taken)
+        _activate(layer, take_largest(scores, layer.allowed_units(), torch.tensor(counts, device=scores.device)).taken)
     if ranked:
-        _place_by_score(ranked, method, seed)
-
-
-def _place_by_score(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
-    score = method.spread.score
-    assert score is not None
-    if method.structure.grouping.name != "tensor":
-        raise ValueError(f"the layout {method.spread.name} ranks links over layers; fixed counts per group do not allow that")
-    parameters = {layer.name: layer.target.parameter for layer in layers}
-
-    def score_one(name: str, gradient: Tensor | None) -> Tensor:
-        weight = parameters[name].detach()
-        context = Context(name, torch.ones_like(weight, dtype=torch.bool), seed=seed, role="layout")
-        return score(weight, gradient, context)
-
-    scores = layout_scores(method.spread, parameters, score_one)
-    pooled = [layer.grid.scores_of(scores[layer.name]).reshape(1, -1) for layer in layers]
-    allowed = [_allowed(layer).reshape(1, -1) for layer in layers]
-    total = sum(sum(layer.counts) for layer in layers)
-    best = take_largest(torch.cat(pooled, dim=1), torch.cat(allowed, dim=1), torch.tensor([total], device=pooled[0].device))
-    for layer, values in zip(layers, pooled, strict=True):
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError(f"{layer.name}: the layout {method.spread.name} gives scores that are not finite")
-    for layer, units in zip(layers, torch.split(best.taken, [values.shape[1] for values in pooled], dim=1), strict=True):
-        layer.counts = [int(units.sum().item())]
-        _activate(layer, units)
+        others = [layer for layer in layers if layer.fixed_density is not None]
+        for layer, units in zip(ranked, best_units(model, ranked, others, method, seed), strict=True):
+            layer.counts = [int(units.sum().item())]
+            _activate(layer, units)
 
 
 def _random_scores(layer: SparseLayer, seed: int) -> Tensor:
     parameter = layer.target.parameter
     return uniform(parameter.numel(), initial_key(seed, layer.name), parameter.device).view(parameter.shape)
-
-
-def _allowed(layer: SparseLayer) -> Tensor:
-    grid = layer.grid
-    if grid.allowed is not None:
-        return grid.allowed
-    return torch.ones(grid.groups, grid.units, dtype=torch.bool, device=layer.mask.device)
 
 
 def _activate(layer: SparseLayer, units: Tensor) -> None:

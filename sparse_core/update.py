@@ -256,7 +256,7 @@ def group_counts(layers: Sequence[SparseLayer], method: Method, density: float |
     A single group of single weights gets the layout's number exactly; other structures the nearest that they can have.
     """
     fixed = {layer.name: layer.fixed_density for layer in layers if layer.fixed_density is not None}
-    if method.spread.score is not None:
+    if method.spread.ranked:
         free = [layer for layer in layers if layer.name not in fixed]
         assert density is not None
         total = round(density * sum(layer.size for layer in free))
