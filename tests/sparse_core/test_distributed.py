@@ -137,6 +137,20 @@ def initial_snip(rank: int | None) -> dict[str, Tensor]:
     return {**copied(engine.masks), "reductions": torch.tensor(calls["all_reduce"])}
 
 
+def initial_ranked(rank: int | None, name: str, wrapped: bool = True) -> dict[str, Tensor]:
+    """The masks of GraSP, each rank with its half of a batch (None: one process has all), or of SynFlow, which needs none."""
+    model = mlp(6, 12, 5, dtype=torch.float64)
+    x, y = DATA[0] if rank is None else (DATA[0][0][rank::RANKS], DATA[0][1][rank::RANKS])
+    outer: nn.Module = DistributedDataParallel(model) if wrapped else model
+    how = {
+        "grasp": layout.one_shot_grasp(lambda temperature: nn.functional.mse_loss(outer(x) / temperature, y), 2.0),
+        "synflow": layout.synflow(x, 20),
+    }[name]
+    torch.manual_seed(0 if rank is None else rank)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return copied(sparse_core.sparsify(outer, optimizer, sparse_core.Static(0.4, layout=how)).masks)
+
+
 def rank_main(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -147,6 +161,7 @@ def rank_main(rank: int, folder: str) -> None:
         timeout=datetime.timedelta(seconds=60),
     )
     found: dict[str, Any] = {"snip": initial_snip(rank), "snip-wrapped": snip(rank, True), "snip-plain": snip(rank, False)}
+    found |= {name: initial_ranked(rank, name) for name in ("grasp", "synflow")}
     for name, method in METHODS.items():
         for view in (False, True):
             found[f"{name}-{view}"] = trained(method, view, rank)
@@ -206,6 +221,16 @@ def test_one_shot_snip_may_use_the_wrapped_model(ranks: list[dict[str, Any]]) ->
     for found in ranks:
         assert same(found["snip-plain"], found["snip-wrapped"])
         assert same({**found["snip-wrapped"]}, dict(alone))
+
+
+@pytest.mark.parametrize("name", ["grasp", "synflow"])
+def test_grasp_and_synflow_start_with_the_links_of_one_process(name: str, ranks: list[dict[str, Any]]) -> None:
+    alone = initial_ranked(None, name, wrapped=False)
+    assert sum(int(mask.sum()) for mask in alone.values()) == round(0.4 * (72 + 60))
+    for found in ranks:
+        assert same(found[name], alone)
+    if name == "grasp":  # a rank's half alone would have chosen others
+        assert not same(initial_ranked(0, name, wrapped=False), alone)
 
 
 def test_collectives_are_counted_where_there_are_some() -> None:
