@@ -15,9 +15,10 @@ def sampled(score: Score, power: float | Schedule = 1.0, end: int | None = None)
     """Keys whose k largest are k links drawn without replacement, each draw in proportion to score ** power.
 
     The key is power * log(score) + G, with a Gumbel number G that is hashed from (seed, update, layer, index): the same on
-    every rank, and on every device to the last bit of a logarithm. As `drop` it samples the links that stay, as `grow` those that come. Links whose score is zero
-    come after all others, in hashed order. With units of several weights, `Structure(pool="max")` draws units in proportion
-    to the sum over their weights (the largest of Gumbel keys is a Gumbel key of the sum).
+    every rank, and on every device to the last bits of a logarithm. As `drop` it samples the links that stay, as `grow`
+    those that come. Links whose score is zero come after all others, in hashed order. With units of several weights,
+    `Structure(pool="max")` draws units in proportion to the sum over their weights (the largest of Gumbel keys is a Gumbel
+    key of the sum).
 
     Args:
         score: what the draws are in proportion to; below zero counts as zero.
