@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.hashed_random import normal_at, uniform_at
 from sparse_core.layout import Layout, erk, uniform
 from sparse_core.schedules import Schedule, as_schedule
@@ -40,6 +41,8 @@ class Method:
         final_prune: the last update drops and grows nothing.
         share: an update's growth goes to the layers in proportion to the mean of this score over their active links (SNFS);
             None: every layer regrows what it lost.
+        fan_in: links are dropped over a whole layer, and rows that stay have equally many (SRigL). None: every group keeps its
+            number.
 
     Raises:
         ValueError: a value out of range, with the field's name.
@@ -59,6 +62,7 @@ class Method:
     on_update: Literal["step", "skip"] = "step"
     final_prune: bool = False
     share: Score | None = None
+    fan_in: ConstantFanIn | None = None
 
     def __post_init__(self) -> None:
         if self.layout is None:
@@ -86,6 +90,8 @@ class Method:
             )
         if self.share is not None and self.structure.grouping.name != "tensor":
             raise ValueError("Method.share moves links between layers, which fixed counts per group do not allow")
+        if self.fan_in is not None:
+            self._check_fan_in()
         rates = [self.rate_at(step) for step in (0, 1, self.end or 1)]
         densities = [density for density in map(self.density_at, (0, 1, self.end or 1)) if density is not None]
         if self.drop is None and self.every is not None and densities and min(densities) < densities[0]:
@@ -94,6 +100,17 @@ class Method:
             raise ValueError(f"Method.density rises from {densities[0]}, but Method.grow is None: say which links come")
         if self.drop is None and max(rates) > 0:
             raise ValueError("Method.rate exchanges links, but Method.drop is None: say which ones go")
+
+    def _check_fan_in(self) -> None:
+        if self.structure.grouping.name != "row":
+            raise ValueError(
+                "Method.fan_in moves links between rows: it wants Structure(group='row'), not fixed counts per "
+                f"{self.structure.grouping.name}"
+            )
+        if self.drop is None or self.grow is None:
+            raise ValueError("Method.fan_in cuts rows and fills them: give the method `drop` and `grow`")
+        if self.final_prune:
+            raise ValueError("Method.fan_in fills rows in every update, the last one too: leave final_prune out")
 
     @property
     def spread(self) -> Layout:
@@ -161,6 +178,7 @@ class Method:
             "on_update": self.on_update,
             "final_prune": repr(self.final_prune),
             "share": score_name(self.share),
+            "fan_in": "none" if self.fan_in is None else str(self.fan_in),
         }
 
     def _scheduled(self, step: int) -> int:

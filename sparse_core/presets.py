@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from sparse_core import layout, scores
+from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.method import Method, normal
 from sparse_core.schedules import Cosine, Cubic, Schedule, SoftBound
 from sparse_core.structure import Structure
+from sparse_core.targets import Pattern
 
 
 def _method(fields: dict[str, Any], **defaults: Any) -> Method:
@@ -98,3 +100,22 @@ def GMP(density: float, end: int, every: int, initial: float = 1.0, **fields: An
 def GraNet(density: float, end: int, every: int, initial: float = 0.5, rate: float | Schedule = 0.5, **fields: Any) -> Method:
     """Gradual pruning with neuroregeneration (Liu et al. 2021): GMP, and RigL's exchange within each layer."""
     return GMP(density, end, every, initial, **{"grow": scores.gradient, "rate": _falling(rate), "scope": "shrink", **fields})
+
+
+def SRigL(
+    density: float,
+    end: int,
+    every: int = 100,
+    rate: float | Schedule = 0.3,
+    ablate: float | None = 0.3,
+    spare: tuple[Pattern, ...] | None = None,
+    **fields: Any,
+) -> Method:
+    """Structured RigL (Lasby et al. 2024): every neuron has equally many links, and those with few salient ones are ablated.
+
+    Args:
+        ablate: the share of the fan-in that must be salient for a neuron to stay; None: all stay.
+        spare: layers whose neurons all stay; None: the last sparse layer. See `ConstantFanIn`.
+    """
+    rows = {"structure": Structure(group="row"), "fan_in": ConstantFanIn(ablate, spare)}
+    return RigL(density, end, every, rate, **{**rows, **fields})

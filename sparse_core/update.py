@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_core import rewire
+from sparse_core.constant_fan_in import Exchange, choose_rows, even_counts
 from sparse_core.layer import LayerInput, LayerPlan, Moment, SparseLayer, context_of
 from sparse_core.layout import counts_of, share_out
 from sparse_core.method import Method
@@ -89,6 +90,25 @@ class _LayerWork:
         self.exchanged = done.counts - shrink
         self.not_finite = self.not_finite + done.not_finite
 
+    def drop_by_row(self, total: int) -> None:
+        """Drop over the layer for rows of equally many units, `total` in all."""
+        fan_in, before = self.method.fan_in, sum(self.layer.counts)
+        assert fan_in is not None
+        left = min(before, total)
+        moved = min(int(left * self.moment.rate), sum(self.layer.grid.room()) - left)
+        numbers = (before, before - left + moved, total - left + moved, total)
+        done = choose_rows(
+            self.active,
+            self.layer.grid.allowed,
+            self.score(self.method.drop, "drop"),
+            self.score(self.method.grow, "grow"),
+            Exchange(*(self.on_device([number]) for number in numbers)),
+            None if fan_in.spares(self.layer.target, self.layer.last) else fan_in.ablate,
+        )
+        self.kept = done.kept
+        self.exchanged = done.counts - done.kept.sum(dim=1)
+        self.not_finite = self.not_finite + done.not_finite
+
     def finish(self, amount: Tensor) -> Tensor:
         """Grow; returns the new mask of units."""
         if self.method.grow is None or self.moment.prune_only:
@@ -103,6 +123,9 @@ def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> Non
         targets = _layer_targets(work, method, moment)
         _check_change(work, sum(map(sum, targets)) - sum(sum(one.layer.counts) for one in work), method)
         for one, target in zip(work, targets, strict=True):
+            if method.fan_in is not None:
+                one.drop_by_row(sum(target))
+                continue
             one.rise = one.on_device([max(0, new - old) for new, old in zip(target, one.layer.counts, strict=True)])
             shrink = one.on_device([max(0, old - new) for new, old in zip(target, one.layer.counts, strict=True)])
             one.drop(shrink, one.score(method.drop, "drop"))
@@ -275,6 +298,9 @@ def group_counts(layers: Sequence[SparseLayer], method: Method, density: float |
             units = min(max(1, int(exact + 0.5)), room[0])
             carry += wanted - units * members
             counts.append([units])
+        elif method.fan_in is not None:
+            least = sum(map(bool, room))
+            counts.append(even_counts(max(least, int(wanted / members + 0.5)), torch.tensor(room)).tolist())
         else:
             share = wanted / layer.size
             counts.append([min(max(1 if one else 0, int(share * one + 0.5)), one) for one in room])

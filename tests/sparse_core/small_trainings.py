@@ -22,6 +22,7 @@ PRESETS: dict[str, Callable[..., Method]] = {
     "MEST-soft": lambda **fields: sparse_core.MEST(soft=0.1, **fields),
     "GMP": sparse_core.GMP,
     "GraNet": sparse_core.GraNet,
+    "SRigL": sparse_core.SRigL,
 }
 
 

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import sparse_core
 from sparse_core import Method, layout
+from sparse_core.constant_fan_in import ConstantFanIn
 from tests.sparse_core.small_trainings import backward, batches, copied, mlp, preset, same
 
 RANKS = 2
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
     "SNFS": preset("SNFS"),
     "MEST": preset("MEST"),
     "GraNet": preset("GraNet"),
+    "SRigL": preset("SRigL", fan_in=ConstantFanIn(0.7)),
     "RigL-skip": preset("RigL", on_update="skip"),
 }
 COLLECTIVES = [

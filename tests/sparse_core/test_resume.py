@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import sparse_core
 from sparse_core import Method, Structure, scores
+from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.schedules import Linear
 from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, preset, same, training
 
@@ -94,6 +95,7 @@ METHODS = {
     "SNFS": preset("SNFS", every=EVERY),
     "MEST-soft": preset("MEST-soft", every=EVERY, end=12),
     "GraNet": preset("GraNet", every=EVERY),
+    "SRigL": preset("SRigL", every=EVERY, fan_in=ConstantFanIn(0.7)),
     "2:4": preset("RigL", density=0.5, every=EVERY, structure=Structure(group=2)),
     "rows, falling": preset("RigL", every=EVERY, structure=Structure(group="row")),
 }
