@@ -10,13 +10,14 @@ from sparse_core.accounting import Cost, cost
 from sparse_core.engine import Proposal, SparseEngine
 from sparse_core.initialisation import scale_to_fan_in
 from sparse_core.method import Method
-from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, SRigL, Static
+from sparse_core.presets import DSR, GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, SRigL, Static
 from sparse_core.report import Report
 from sparse_core.sparse import compile_sparse
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Structure
 
 __all__ = [
+    "DSR",
     "GMP",
     "ITOP",
     "MEST",

@@ -14,6 +14,7 @@ from sparse_core.method import Method, normal
 from sparse_core.schedules import Cosine, Cubic, Schedule, SoftBound
 from sparse_core.structure import Structure
 from sparse_core.targets import Pattern
+from sparse_core.threshold import Threshold
 
 
 def _method(fields: dict[str, Any], **defaults: Any) -> Method:
@@ -119,3 +120,35 @@ def SRigL(
     """
     rows = {"structure": Structure(group="row"), "fan_in": ConstantFanIn(ablate, spare)}
     return RigL(density, end, every, rate, **{**rows, **fields})
+
+
+def DSR(
+    density: float,
+    end: int,
+    every: int = 100,
+    rate: float | Schedule = 0.1,
+    threshold: float = 1e-3,
+    tolerance: float = 0.1,
+    **fields: Any,
+) -> Method:
+    """Dynamic sparse reparameterization (Mostafa and Wang 2019): weights below a threshold that is one for all layers go,
+    and random links come, to the layers in proportion to the links that they have left.
+
+    Args:
+        rate: the share of links that should go in an update; the threshold is doubled or halved for it.
+        threshold: the first one.
+        tolerance: how far from `rate` it is left as it is; see `Threshold`.
+    """
+    return _method(
+        fields,
+        density=density,
+        layout=layout.uniform(),
+        drop=scores.magnitude,
+        grow=scores.random,
+        rate=rate,
+        every=every,
+        end=end,
+        scope="global",
+        share=scores.survivors,
+        threshold=Threshold(threshold, tolerance),
+    )

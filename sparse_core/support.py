@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core.method import Method
-from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, SRigL, Static
+from sparse_core.presets import DSR, GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, SRigL, Static
 from sparse_core.probe import aligned
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Shape, Structure, output_groups
@@ -47,6 +47,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "GMP": GMP,
     "GraNet": lambda density, end, every, **fields: GraNet(density, end, every, initial=(1 + density) / 2, **fields),
     "SRigL": SRigL,
+    "DSR": DSR,
 }
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import sparse_core
 from sparse_core import Method
 
-MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "srigl"]
+MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "srigl", "dsr"]
 
 
 def _of_the_heads(name: str, parameter: nn.Parameter) -> bool:
@@ -29,6 +29,7 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "gmp": sparse_core.GMP,
     "granet": sparse_core.GraNet,
     "srigl": partial(sparse_core.SRigL, spare=(_of_the_heads,)),
+    "dsr": sparse_core.DSR,
 }
 
 

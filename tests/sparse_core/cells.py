@@ -14,7 +14,7 @@ from sparse_core.layer import SparseLayer
 from sparse_core.support import METHODS, OPTIMIZERS, STRUCTURES, Cell, SupportTable, support_table
 
 NUM_CASES = 200
-NO_UNIT_COUNT = ("SNFS", "GMP", "GraNet")  # links move between layers: the total is exact, a layer's number is not fixed
+NO_UNIT_COUNT = ("SNFS", "GMP", "GraNet", "DSR")  # links move between layers: the total is exact, a layer's number is not fixed
 
 LAYER_COUNT = ("SRigL",)  # links move between the rows of a layer
 
@@ -206,8 +206,8 @@ class Checks:
             assert not (kept & ~new).any(), f"{name}: lost what was kept"
             if layer.grid.allowed is not None:
                 assert not (layer.grid.units_of(new) & ~layer.grid.allowed).any(), f"{name}: grew outside of the region"
-            constant = not callable(self.engine.method.density)
-            if constant and layer.grid.groups == 1:
+            own_share = not callable(self.engine.method.density) and self.engine.method.threshold is None
+            if own_share and layer.grid.groups == 1:
                 active = self.counts[name][0]
                 wanted = min(math.floor(rate * active), layer.grid.room()[0] - active)
                 assert int(dropped.sum()) == wanted * layer.grid.members, f"{name}: dropped {int(dropped.sum())}"

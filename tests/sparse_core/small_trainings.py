@@ -23,6 +23,7 @@ PRESETS: dict[str, Callable[..., Method]] = {
     "GMP": sparse_core.GMP,
     "GraNet": sparse_core.GraNet,
     "SRigL": sparse_core.SRigL,
+    "DSR": sparse_core.DSR,
 }
 
 

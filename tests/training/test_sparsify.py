@@ -67,7 +67,7 @@ def run_until(made: Session, last: int) -> None:
     made.run()
 
 
-@pytest.mark.parametrize("method", ["rigl", "set", "snfs", "gmp", "srigl"])
+@pytest.mark.parametrize("method", ["rigl", "set", "snfs", "gmp", "srigl", "dsr"])
 def test_an_interrupted_sparse_training_goes_on_bit_for_bit(method: MethodName, tmp_path: Path) -> None:
     wanted = sparse_recipe(method)
     whole = trained(tmp_path / "whole", wanted)
