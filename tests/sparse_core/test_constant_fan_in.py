@@ -224,6 +224,20 @@ def test_convolutions_packed_projections_and_kernels() -> None:
             engine.detach()
 
 
+def test_what_rigl_would_do_in_rows_can_be_asked_for() -> None:
+    run = training(mlp(6, 24, 24, 5), sc.SRigL(0.3, end=100, every=1, ablate=0.5))
+    for batch in batches(4, 8, 6, 5):
+        run.optimizer.zero_grad()
+        nn.functional.mse_loss(run.model(batch[0]), batch[1]).backward()
+        own = run.engine.propose()
+        other = run.engine.propose(sc.RigL(0.3, end=100, every=1, structure=Structure(group="row")))
+        assert not same(own.grown, other.grown)
+        for name, mask in run.engine.masks.items():
+            would_be = (mask & ~other.dropped[name]) | other.grown[name]
+            assert torch.equal(would_be.sum(dim=1), mask.sum(dim=1))  # RigL leaves every row its number, none included
+        run.step(batch)
+
+
 def test_rows_with_less_room_get_fewer_links() -> None:
     def region(name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.ones(shape).tril().bool()
