@@ -10,7 +10,7 @@ from sparse_core.accounting import Cost, cost
 from sparse_core.engine import Proposal, SparseEngine
 from sparse_core.initialisation import scale_to_fan_in
 from sparse_core.method import Method
-from sparse_core.presets import CHT, GMP, ITOP, MEST, SET, SNFS, CHTs, GraNet, RigL, Static
+from sparse_core.presets import CHT, DSR, GMP, ITOP, MEST, SET, SNFS, CHTs, GraNet, RigL, SRigL, Static
 from sparse_core.report import Report
 from sparse_core.sparse import compile_sparse
 from sparse_core.sparsify import sparsify
@@ -18,6 +18,7 @@ from sparse_core.structure import Structure
 
 __all__ = [
     "CHT",
+    "DSR",
     "GMP",
     "ITOP",
     "MEST",
@@ -30,6 +31,7 @@ __all__ = [
     "Proposal",
     "Report",
     "RigL",
+    "SRigL",
     "SparseEngine",
     "Static",
     "Structure",

@@ -27,6 +27,7 @@ class SparseLayer:
         counts: active units per group, known on the host.
         fixed_density: a density that holds whatever the layout says, or None.
         memory: what stateful scores keep.
+        last: whether it is the last of the engine's layers.
     """
 
     target: Target
@@ -36,6 +37,7 @@ class SparseLayer:
     counts: list[int]
     fixed_density: float | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    last: bool = False
 
     @property
     def name(self) -> str:

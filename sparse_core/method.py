@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.hashed_random import normal_at, uniform_at
 from sparse_core.layout import Layout, erk, uniform
 from sparse_core.schedules import Schedule, as_schedule
 from sparse_core.scores import Context, Score, magnitude, needs_gradient, score_name, watches_every_step
 from sparse_core.structure import Structure
+from sparse_core.threshold import Threshold
 
 GrownValue = Callable[[Tensor, Tensor, Tensor | None, Context], Tensor]
 """(flat positions, weights there, gradients there, context) -> the values at which links grown there begin."""
@@ -39,7 +41,11 @@ class Method:
         on_update: "step": the optimizer steps with the new links in an update too. "skip": it leaves the model alone then.
         final_prune: the last update drops and grows nothing.
         share: an update's growth goes to the layers in proportion to the mean of this score over their active links (SNFS);
-            None: every layer regrows what it lost.
+            None: every layer regrows what it lost. `scores.survivors`: in proportion to the links that stay (DSR).
+        fan_in: links are dropped over a whole layer, and rows that stay have equally many (SRigL). None: every group keeps its
+            number.
+        threshold: links below it are dropped, over all layers, so that `rate` of them go on the whole (DSR). None: the share is
+            exact.
 
     Raises:
         ValueError: a value out of range, with the field's name.
@@ -59,6 +65,8 @@ class Method:
     on_update: Literal["step", "skip"] = "step"
     final_prune: bool = False
     share: Score | None = None
+    fan_in: ConstantFanIn | None = None
+    threshold: Threshold | None = None
 
     def __post_init__(self) -> None:
         if self.layout is None:
@@ -86,6 +94,10 @@ class Method:
             )
         if self.share is not None and self.structure.grouping.name != "tensor":
             raise ValueError("Method.share moves links between layers, which fixed counts per group do not allow")
+        if self.fan_in is not None:
+            self._check_fan_in()
+        if self.threshold is not None and self.scope != "global":
+            raise ValueError(f"Method.threshold is one number for all layers: give scope='global', not {self.scope!r}")
         rates = [self.rate_at(step) for step in (0, 1, self.end or 1)]
         densities = [density for density in map(self.density_at, (0, 1, self.end or 1)) if density is not None]
         if self.drop is None and self.every is not None and densities and min(densities) < densities[0]:
@@ -94,6 +106,17 @@ class Method:
             raise ValueError(f"Method.density rises from {densities[0]}, but Method.grow is None: say which links come")
         if self.drop is None and max(rates) > 0:
             raise ValueError("Method.rate exchanges links, but Method.drop is None: say which ones go")
+
+    def _check_fan_in(self) -> None:
+        if self.structure.grouping.name != "row":
+            raise ValueError(
+                "Method.fan_in moves links between rows: it wants Structure(group='row'), not fixed counts per "
+                f"{self.structure.grouping.name}"
+            )
+        if self.drop is None or self.grow is None:
+            raise ValueError("Method.fan_in cuts rows and fills them: give the method `drop` and `grow`")
+        if self.final_prune:
+            raise ValueError("Method.fan_in fills rows in every update, the last one too: leave final_prune out")
 
     @property
     def spread(self) -> Layout:
@@ -161,6 +184,8 @@ class Method:
             "on_update": self.on_update,
             "final_prune": repr(self.final_prune),
             "share": score_name(self.share),
+            "fan_in": "none" if self.fan_in is None else str(self.fan_in),
+            "threshold": "none" if self.threshold is None else repr(self.threshold),
         }
 
     def _scheduled(self, step: int) -> int:

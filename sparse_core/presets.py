@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from sparse_core import layout, network_scores, scores
+from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.method import Method, normal
 from sparse_core.sampling import sampled
 from sparse_core.schedules import Cosine, Cubic, Linear, Schedule, SoftBound
 from sparse_core.scores import Score
 from sparse_core.structure import Structure
+from sparse_core.targets import Pattern
+from sparse_core.threshold import Threshold
 
 _COOLING = Linear(1.0, 3.0)  # CHTs: from draws in proportion to the importance to draws in proportion to its cube
 
@@ -138,3 +141,54 @@ def CHTs(
     """
     drop, grow = sampled(importance, power, end), network_scores.ch3_l3_soft
     return _method(fields, density=density, drop=drop, grow=grow, rate=rate, every=every, end=end)
+
+
+def SRigL(
+    density: float,
+    end: int,
+    every: int = 100,
+    rate: float | Schedule = 0.3,
+    ablate: float | None = 0.3,
+    spare: tuple[Pattern, ...] | None = None,
+    **fields: Any,
+) -> Method:
+    """Structured RigL (Lasby et al. 2024): every neuron has equally many links, and those with few salient ones are ablated.
+
+    Args:
+        ablate: the share of the fan-in that must be salient for a neuron to stay; None: all stay.
+        spare: layers whose neurons all stay; None: the last sparse layer. See `ConstantFanIn`.
+    """
+    rows = {"structure": Structure(group="row"), "fan_in": ConstantFanIn(ablate, spare)}
+    return RigL(density, end, every, rate, **{**rows, **fields})
+
+
+def DSR(
+    density: float,
+    end: int,
+    every: int = 100,
+    rate: float | Schedule = 0.1,
+    threshold: float = 1e-3,
+    tolerance: float = 0.1,
+    **fields: Any,
+) -> Method:
+    """Dynamic sparse reparameterization (Mostafa and Wang 2019): weights below a threshold that is one for all layers go,
+    and random links come, to the layers in proportion to the links that they have left.
+
+    Args:
+        rate: the share of links that should go in an update; the threshold is doubled or halved for it.
+        threshold: the first one.
+        tolerance: how far from `rate` it is left as it is; see `Threshold`.
+    """
+    return _method(
+        fields,
+        density=density,
+        layout=layout.uniform(),
+        drop=scores.magnitude,
+        grow=scores.random,
+        rate=rate,
+        every=every,
+        end=end,
+        scope="global",
+        share=scores.survivors,
+        threshold=Threshold(threshold, tolerance),
+    )

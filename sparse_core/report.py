@@ -19,7 +19,7 @@ class LayerReport:
         links: active links.
         size: links that are allowed.
         explored: links that were ever active.
-        dead_outputs: rows without a link.
+        dead_rows: rows without a link, by index: ablated ones among them.
         dead_inputs: columns without a link.
     """
 
@@ -28,8 +28,13 @@ class LayerReport:
     links: int
     size: int
     explored: int
-    dead_outputs: int
+    dead_rows: tuple[int, ...]
     dead_inputs: int
+
+    @property
+    def dead_outputs(self) -> int:
+        """How many rows have no link."""
+        return len(self.dead_rows)
 
     @property
     def density(self) -> float:
@@ -96,7 +101,15 @@ class Report:
             f"{'all layers':<{width}}  {'':>16} {self.links:>10,} {self.density:>8.4f} {self.exploration:>8.4f}"
             f"   after {self.updates} updates in {self.steps} steps{wanted}"
         )
+        if self.method["fan_in"] != "none":
+            lines += [f"ablated in {layer.name}: {_few(layer.dead_rows)}" for layer in self.layers if layer.dead_rows]
         return "\n".join(lines)
+
+
+def _few(numbers: tuple[int, ...], most: int = 20) -> str:
+    """Numbers in a line; of many, the first ones and how many more there are."""
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return ", ".join(map(str, numbers[:most])) + more
 
 
 def make_report(layers: Sequence[SparseLayer], method: Method, steps: int, updates: int) -> Report:
@@ -112,7 +125,7 @@ def make_report(layers: Sequence[SparseLayer], method: Method, steps: int, updat
                 layer.links,
                 layer.size,
                 int(layer.explored.sum().item()),
-                int((~flat.any(dim=1)).sum().item()),
+                tuple((~flat.any(dim=1)).nonzero().view(-1).tolist()),
                 int((~by_input.any(dim=1)).sum().item()),
             )
         )

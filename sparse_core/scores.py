@@ -194,6 +194,12 @@ def unfired(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor
     return scores if context.explored is None else scores + (~context.explored).to(weight.dtype)
 
 
+@_without_gradient
+def survivors(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
+    """1 for every link. As a method's `share`: growth goes to the layers in proportion to the links they have left (DSR)."""
+    return torch.ones_like(weight)
+
+
 def ema(score: Score, beta: float = 0.9) -> Score:
     """The exponential moving average of another score over the optimizer steps; the only score with a memory.
 

@@ -56,8 +56,11 @@ def sparsify(
     for target in targets:
         if engine_of(target.parameter) is not None:
             raise ValueError(f"{target.name}: another engine keeps this parameter sparse already; detach it first")
+    if method.fan_in is not None:
+        method.fan_in.check(targets)
     fixed = _fixed_densities(by_pattern, targets)
     layers = [_fitted(target, method, fixed.get(target.name)) for target in targets]
+    layers[-1].last = True
     loose = [layer for layer in layers if layer.fixed_density is None]
     if method.moves_between_layers and len({layer.grid.members for layer in loose}) > 1:
         sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core.method import Method
-from sparse_core.presets import CHT, GMP, ITOP, MEST, SET, SNFS, CHTs, GraNet, RigL, Static
+from sparse_core.presets import CHT, DSR, GMP, ITOP, MEST, SET, SNFS, CHTs, GraNet, RigL, SRigL, Static
 from sparse_core.probe import aligned
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Shape, Structure, output_groups
@@ -48,6 +48,8 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "GraNet": lambda density, end, every, **fields: GraNet(density, end, every, initial=(1 + density) / 2, **fields),
     "CHT": CHT,
     "CHTs": CHTs,
+    "SRigL": SRigL,
+    "DSR": DSR,
 }
 
 

@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from sparse_core import rewire
+from sparse_core.constant_fan_in import Exchange, choose_rows, even_counts
 from sparse_core.layer import LayerInput, LayerPlan, Moment, SparseLayer, context_of
 from sparse_core.layout import counts_of, share_out
 from sparse_core.method import Method
-from sparse_core.radix import count_true
-from sparse_core.scores import Score, score_name
+from sparse_core.radix import count_true, number
+from sparse_core.scores import Score, score_name, survivors
+from sparse_core.threshold import Threshold, count_below, strongest
+
+_THRESHOLD = "threshold"  # in the layers' memory, so that it is saved with them
+_THRESHOLD_OF = "threshold of update"
 
 
 def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Method, moment: Moment) -> list[LayerPlan]:
@@ -90,6 +95,25 @@ class _LayerWork:
         self.exchanged = done.counts - shrink
         self.not_finite = self.not_finite + done.not_finite
 
+    def drop_by_row(self, total: int) -> None:
+        """Drop over the layer for rows of equally many units, `total` in all."""
+        fan_in, before = self.method.fan_in, sum(self.layer.counts)
+        assert fan_in is not None
+        left = min(before, total)
+        moved = min(int(left * self.moment.rate), sum(self.layer.grid.room()) - left)
+        numbers = (before, before - left + moved, total - left + moved, total)
+        done = choose_rows(
+            self.active,
+            self.layer.grid.allowed,
+            self.score(self.method.drop, "drop"),
+            self.score(self.method.grow, "grow"),
+            Exchange(*(self.on_device([number]) for number in numbers)),
+            None if fan_in.spares(self.layer.target, self.layer.last) else fan_in.ablate,
+        )
+        self.kept = done.kept
+        self.exchanged = done.counts - done.kept.sum(dim=1)
+        self.not_finite = self.not_finite + done.not_finite
+
     def finish(self, amount: Tensor) -> Tensor:
         """Grow; returns the new mask of units."""
         if self.method.grow is None or self.moment.prune_only:
@@ -104,6 +128,9 @@ def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> Non
         targets = _layer_targets(work, method, moment)
         _check_change(work, sum(map(sum, targets)) - sum(sum(one.layer.counts) for one in work), method)
         for one, target in zip(work, targets, strict=True):
+            if method.fan_in is not None:
+                one.drop_by_row(sum(target))
+                continue
             one.rise = one.on_device([max(0, new - old) for new, old in zip(target, one.layer.counts, strict=True)])
             shrink = one.on_device([max(0, old - new) for new, old in zip(target, one.layer.counts, strict=True)])
             one.drop(shrink, one.score(method.drop, "drop"))
@@ -134,10 +161,35 @@ def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Momen
     if method.scope == "global":
         left = _stacked(one.counts for one in work).sum().view(1)
         room = _stacked(one.room for one in work).sum().view(1)
-        _drop_over_all(work, scores, rewire.exchange_quota(left, room - left, moment.rate).total, exchange=True)
+        wanted = rewire.exchange_quota(left, room - left, moment.rate).total
+        if method.threshold is not None:
+            _drop_below(work, scores, wanted, (room - left).view(()), method.threshold, moment)
+        else:
+            _drop_over_all(work, scores, wanted, exchange=True)
         return
     for one, score in zip(work, scores, strict=True):
         one.drop(torch.zeros_like(one.counts), score)
+
+
+def _drop_below(
+    work: list[_LayerWork], scores: list[Tensor], wanted: Tensor, free: Tensor, threshold: Threshold, moment: Moment
+) -> None:
+    """Drop what is below a threshold, which every layer's memory holds; but no more than is free, and no layer's last link."""
+    memories = [one.layer.memory for one in work if _THRESHOLD in one.layer.memory]
+    newest = max(memories, key=lambda memory: number(memory[_THRESHOLD_OF]), default=None)  # others were frozen meanwhile
+    now = threshold.first(wanted.device) if newest is None else newest[_THRESHOLD].to(wanted.device)
+    below = count_below(now, scores, [one.kept for one in work])
+    if not moment.dry:
+        following = threshold.following(now, below, wanted)
+        for one in work:
+            one.layer.memory[_THRESHOLD], one.layer.memory[_THRESHOLD_OF] = following, torch.tensor(moment.update)
+    spared = [strongest(score, one.kept) for one, score in zip(work, scores, strict=True)]
+    for one, best in zip(work, spared, strict=True):
+        one.kept = one.kept & ~best
+    below = torch.minimum(count_below(now, scores, [one.kept for one in work]), free)
+    _drop_over_all(work, scores, torch.where(wanted > 0, below, 0), exchange=True)
+    for one, best in zip(work, spared, strict=True):
+        one.kept = one.kept | best
 
 
 def _check_change(work: list[_LayerWork], change: int, method: Method) -> None:
@@ -173,9 +225,12 @@ def _growth(work: list[_LayerWork], method: Method) -> list[Tensor]:
 
 
 def _shared_growth(work: list[_LayerWork], share: Score) -> list[Tensor]:
-    """The growth of all these layers together, in proportion to the mean of a score over their active links."""
-    means = []
+    """The growth of all these layers together, in proportion to the mean of a score over their active links, or to these."""
+    means: list[Tensor] = []
     for one in work:
+        if share is survivors:
+            means.append(count_true(one.kept).sum())
+            continue
         worth = one.score(share, "share")
         means.append(torch.where(one.active, worth, 0.0).sum() / count_true(one.active).sum().clamp(min=1))
     total = _stacked(one.exchanged + one.rise for one in work).sum()
@@ -276,6 +331,9 @@ def group_counts(layers: Sequence[SparseLayer], method: Method, density: float |
             units = min(max(1, int(exact + 0.5)), room[0])
             carry += wanted - units * members
             counts.append([units])
+        elif method.fan_in is not None:
+            least = sum(map(bool, room))
+            counts.append(even_counts(max(least, int(wanted / members + 0.5)), torch.tensor(room)).tolist())
         else:
             share = wanted / layer.size
             counts.append([min(max(1 if one else 0, int(share * one + 0.5)), one) for one in room])

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
+
+from torch import nn
 
 import sparse_core
 from sparse_core import Method
 
-MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "cht", "chts"]
+MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "srigl", "dsr", "cht", "chts"]
+
+
+def _of_the_heads(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a weight belongs to the decoder's heads: a prediction without one of its numbers is none."""
+    return name.startswith(("decoder.regression_heads.", "decoder.score_heads.", "decoder.dense_future."))
+
 
 _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "set": sparse_core.SET,
@@ -21,6 +30,8 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "granet": sparse_core.GraNet,
     "cht": sparse_core.CHT,
     "chts": sparse_core.CHTs,
+    "srigl": partial(sparse_core.SRigL, spare=(_of_the_heads,)),
+    "dsr": sparse_core.DSR,
 }
 
 

@@ -14,7 +14,9 @@ from sparse_core.layer import SparseLayer
 from sparse_core.support import METHODS, OPTIMIZERS, STRUCTURES, Cell, SupportTable, support_table
 
 NUM_CASES = 200
-NO_UNIT_COUNT = ("SNFS", "GMP", "GraNet")  # links move between layers: the total is exact, a layer's number is not fixed
+NO_UNIT_COUNT = ("SNFS", "GMP", "GraNet", "DSR")  # links move between layers: the total is exact, a layer's number is not fixed
+
+LAYER_COUNT = ("SRigL",)  # links move between the rows of a layer
 
 # What the sizes of a layer must be multiples of: (outputs, inputs).
 MULTIPLES = {"2:4": (1, 4), "block": (2, 2), "output groups": (2, 1)}
@@ -204,8 +206,8 @@ class Checks:
             assert not (kept & ~new).any(), f"{name}: lost what was kept"
             if layer.grid.allowed is not None:
                 assert not (layer.grid.units_of(new) & ~layer.grid.allowed).any(), f"{name}: grew outside of the region"
-            constant = not callable(self.engine.method.density)
-            if constant and layer.grid.groups == 1:
+            own_share = not callable(self.engine.method.density) and self.engine.method.threshold is None
+            if own_share and layer.grid.groups == 1:
                 active = self.counts[name][0]
                 wanted = min(math.floor(rate * active), layer.grid.room()[0] - active)
                 assert int(dropped.sum()) == wanted * layer.grid.members, f"{name}: dropped {int(dropped.sum())}"
@@ -234,6 +236,14 @@ class Checks:
         if not callable(density):
             if self.cell.method in NO_UNIT_COUNT:
                 assert sum(map(sum, found.values())) == sum(map(sum, self.counts.values()))
+            elif self.cell.method in LAYER_COUNT:
+                assert {name: sum(rows) for name, rows in found.items()} == {
+                    name: sum(rows) for name, rows in self.counts.items()
+                }
+                for name, rows in found.items():
+                    alive = [links for links in rows if links]
+                    assert max(alive) - min(alive) <= 1, f"{name}: {rows}"
+                    assert alive == sorted(alive, reverse=True), f"{name}: {rows}"
             else:
                 assert found == self.counts
         elif update and self.layers[0].grid.members == 1 and self.layers[0].grid.groups == 1:

@@ -43,6 +43,7 @@ class PlainLoop:
     lr: float
     update: Callable[["PlainLoop", int, list[list[float]]], None]
     updates: int = 0
+    threshold: float = 0.1  # DSR's
 
     def start(self, density: float) -> None:
         for layer, count in zip(self.layers, erdos_renyi(self.layers, density), strict=True):
@@ -239,3 +240,25 @@ def smallest_over_all(loop: PlainLoop, density: float) -> list[Links]:
 def granet(loop: PlainLoop, number: int, gradients: list[list[float]]) -> None:
     gone = smallest_over_all(loop, loop.cubic(number, 0.5))
     exchange_by_gradient(loop, gradients, loop.cosine(number, 0.5), gone)
+
+
+def dsr(loop: PlainLoop, number: int, gradients: list[list[float]]) -> None:
+    """Below the threshold goes, but a layer's largest; what went comes back by the layers' survivors; the threshold follows."""
+    sizes = [magnitudes(layer) for layer in loop.layers]
+    links = sum(len(layer.links) for layer in loop.layers)
+    free = sum(layer.size for layer in loop.layers) - links
+    wanted = min(math.floor(0.3 * links), free)
+    below = [
+        {place for place in layer.links if size[place] < loop.threshold} for layer, size in zip(loop.layers, sizes, strict=True)
+    ]
+    found = sum(map(len, below))
+    largest = [best(layer.links, lambda place, s=size: -s[place], 1) for layer, size in zip(loop.layers, sizes, strict=True)]
+    below = [gone - set(top) for gone, top in zip(below, largest, strict=True)]
+    assert sum(map(len, below)) <= free
+    kept = [layer.links - gone for layer, gone in zip(loop.layers, below, strict=True)]
+    room = [layer.size - len(left) for layer, left in zip(loop.layers, kept, strict=True)]
+    shared = share_out(sum(map(len, below)), [float(len(left)) for left in kept], room)
+    for layer, left, count in zip(loop.layers, kept, shared, strict=True):
+        random = loop.random(layer)
+        loop.rewire(layer, left, best(set(range(layer.size)) - left, lambda place, r=random: -r[place], count))
+    loop.threshold *= 2 if found < 0.9 * wanted else 0.5 if found > 1.1 * wanted else 1

@@ -24,6 +24,8 @@ PRESETS: dict[str, Callable[..., Method]] = {
     "GraNet": sparse_core.GraNet,
     "CHT": sparse_core.CHT,
     "CHTs": sparse_core.CHTs,
+    "SRigL": sparse_core.SRigL,
+    "DSR": sparse_core.DSR,
 }
 
 

@@ -27,6 +27,8 @@ def test_the_table_gives_a_reason_for_every_combination_that_is_not_allowed() ->
         ("kernel", "RigL", "Muon", "only supports 2D parameters"),
         ("row", "GMP", "SGD", "fixed counts per row do not allow"),
         ("2:4", "GraNet", "SGD", "fixed counts per 4 neighbours do not allow"),
+        ("row", "DSR", "SGD", "fixed counts per row do not allow"),
+        ("weight", "SRigL", "SGD", "wants Structure(group='row'), not fixed counts per tensor"),
         ("output groups", "SNFS", "SGD", "moves links between layers"),
     ],
 )
@@ -41,7 +43,7 @@ def test_moving_links_between_layers_wants_units_of_one_size() -> None:
     assert conditional == {
         (structure, method)
         for structure in ("kernel", "channel", "input channel", "diagonal")
-        for method in ("SNFS", "GMP", "GraNet")
+        for method in ("SNFS", "GMP", "GraNet", "DSR")
     }
 
 

@@ -73,12 +73,13 @@ STRUCTURES: dict[str, Structure] = {
     "region": Structure(allowed=lower_triangle),
     "region in rows": Structure(group="row", allowed=lower_triangle),
 }
-BETWEEN_LAYERS = {"SNFS", "GMP", "GraNet"}
+BETWEEN_LAYERS = {"SNFS", "GMP", "GraNet", "DSR"}
+ROWS = ("row", "region in rows")
 CASES = [
     (name, structure)
     for name in PRESETS
     for structure in STRUCTURES
-    if structure in ("weight", "region") or name not in BETWEEN_LAYERS
+    if structure in {"SRigL": ROWS, **dict.fromkeys(BETWEEN_LAYERS, ("weight", "region"))}.get(name, STRUCTURES)
 ]
 
 
@@ -215,6 +216,11 @@ GPU_CASES = {
     "2:4": preset("RigL", every=1, structure=Structure(group=4)),
     "rows": preset("RigL", every=1, structure=Structure(group="row")),
     "region": preset("RigL", every=1, structure=Structure(allowed=lower_triangle)),
+    "DSR": preset("DSR", every=1),
+    "rows that may go": preset("SRigL", every=1),
+    "region in rows that may go, falling": preset(
+        "SRigL", every=1, density=Linear(0.9, 0.2), structure=Structure(group="row", allowed=lower_triangle)
+    ),
     "region in rows, falling": preset(
         "RigL", every=1, density=Linear(0.9, 0.2), structure=Structure(group="row", allowed=lower_triangle)
     ),

@@ -19,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import sparse_core
 from sparse_core import Method, layout
+from sparse_core.constant_fan_in import ConstantFanIn
+from sparse_core.threshold import Threshold
 from tests.sparse_core.small_trainings import backward, batches, copied, mlp, preset, same
 
 RANKS = 2
@@ -32,6 +34,8 @@ METHODS: dict[str, Method] = {
     "GraNet": preset("GraNet"),
     "CHT": preset("CHT"),
     "CHTs": preset("CHTs"),
+    "SRigL": preset("SRigL", fan_in=ConstantFanIn(0.7)),
+    "DSR": preset("DSR", rate=0.3, threshold=Threshold(0.1)),
     "RigL-skip": preset("RigL", on_update="skip"),
 }
 COLLECTIVES = [

@@ -21,6 +21,7 @@ PRESETS = {
     "MEST": (lambda end: sc.MEST(DENSITY, end, EVERY), plain_loops.mest, DENSITY),
     "MEST soft": (lambda end: sc.MEST(DENSITY, end, EVERY, soft=0.1), plain_loops.mest_soft, DENSITY),
     "GMP": (lambda end: sc.GMP(DENSITY, end, EVERY), plain_loops.gmp, 1.0),
+    "DSR": (lambda end: sc.DSR(DENSITY, end, EVERY, 0.3, threshold=0.1, layout=sc.layout.er()), plain_loops.dsr, DENSITY),
     "GraNet": (lambda end: sc.GraNet(DENSITY, end, EVERY), plain_loops.granet, 0.5),
     "CHT": (lambda end: sc.CHT(DENSITY, end, EVERY), plain_network_loops.cht, DENSITY),
     "CHT by RI": (lambda end: sc.CHT(DENSITY, end, EVERY, importance=RI), plain_network_loops.cht_by_importance, DENSITY),

@@ -109,7 +109,7 @@ def test_torchs_own_generator_is_not_touched(name: str) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     run = training(model, preset(name))
-    run.engine.propose(preset("SET", grown_value=0.0))
+    run.engine.propose(preset("SET", grown_value=0.0, structure=run.engine.method.structure))
     run.engine.load_state_dict(run.engine.state_dict())
     for batch in batches(5, 4, 6, 5):
         run.step(batch)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 import sparse_core
 from sparse_core import Method, Structure, scores
+from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.schedules import Linear
+from sparse_core.threshold import Threshold
 from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, preset, same, training
 
 DATA = batches(16, 8, 6, 5)
@@ -96,6 +98,8 @@ METHODS = {
     "GraNet": preset("GraNet", every=EVERY),
     "CHT": preset("CHT", every=EVERY),
     "CHTs": preset("CHTs", every=EVERY, end=12),
+    "SRigL": preset("SRigL", every=EVERY, fan_in=ConstantFanIn(0.7)),
+    "DSR": preset("DSR", every=EVERY, rate=0.3, threshold=Threshold(0.1)),
     "2:4": preset("RigL", density=0.5, every=EVERY, structure=Structure(group=2)),
     "rows, falling": preset("RigL", every=EVERY, structure=Structure(group="row")),
 }

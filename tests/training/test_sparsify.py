@@ -67,7 +67,7 @@ def run_until(made: Session, last: int) -> None:
     made.run()
 
 
-@pytest.mark.parametrize("method", ["rigl", "set", "snfs", "gmp", "chts"])
+@pytest.mark.parametrize("method", ["rigl", "set", "snfs", "gmp", "srigl", "dsr", "chts"])
 def test_an_interrupted_sparse_training_goes_on_bit_for_bit(method: MethodName, tmp_path: Path) -> None:
     wanted = sparse_recipe(method)
     whole = trained(tmp_path / "whole", wanted)
@@ -142,6 +142,15 @@ def test_weights_can_be_scaled_to_their_number_of_links(tmp_path: Path) -> None:
     ]
     assert thin
     assert sizes[1] > 1.2 * sizes[0]
+
+
+def test_srigl_ablates_neurons_but_no_output_of_a_head(tmp_path: Path) -> None:
+    made = trained(tmp_path, sparse_recipe("srigl", density=0.1, every=1, until=1.0, include=("*",)))
+    alive = {name: bool(mask.flatten(1).any(dim=1).all()) for name, mask in links(made).items()}
+    heads = {name for name in alive if "_heads." in name or ".dense_future." in name}
+    assert len(heads) > 4
+    assert all(alive[name] for name in heads)
+    assert not all(alive.values())
 
 
 def test_a_pattern_that_matches_nothing_names_near_ones(tmp_path: Path) -> None:
