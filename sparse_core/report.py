@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from sparse_core.layer import SparseLayer
 from sparse_core.method import Method
 
@@ -100,20 +102,15 @@ class Report:
 
 
 def make_report(layers: Sequence[SparseLayer], method: Method, steps: int, updates: int) -> Report:
-    """The report of an engine's layers. Reads from the device."""
+    """The report of an engine's layers. Reads from the device; under FSDP2, from all ranks."""
     rows = []
     for layer in layers:
-        flat = layer.mask.flatten(1)
-        by_input = layer.mask.movedim(1, 0).flatten(1)
-        rows.append(
-            LayerReport(
-                layer.name,
-                tuple(layer.mask.shape),
-                layer.links,
-                layer.size,
-                int(layer.explored.sum().item()),
-                int((~flat.any(dim=1)).sum().item()),
-                int((~by_input.any(dim=1)).sum().item()),
-            )
-        )
+        used = layer.mask.movedim(1, 0).flatten(1).any(dim=1).to(torch.int64)
+        found = torch.stack([layer.explored.sum(), (~layer.mask.flatten(1).any(dim=1)).sum()])
+        if layer.shard is not None:
+            used, found = layer.shard.largest(used), layer.shard.sum(found)
+        explored, dead_outputs = found.tolist()
+        shape = tuple(layer.target.parameter.shape)
+        dead_inputs = int((1 - used).sum().item())
+        rows.append(LayerReport(layer.name, shape, layer.links, layer.size, explored, dead_outputs, dead_inputs))
     return Report(dict(method.describe()), steps, updates, tuple(rows), method.density_at(steps))

@@ -14,10 +14,14 @@ from sparse_core.layer import SparseLayer
 from sparse_core.layout import initial_key, layout_scores
 from sparse_core.method import Method, resolve_density
 from sparse_core.optimizer_state import refuse_unsuited
-from sparse_core.scores import Context
+from sparse_core.scores import Context, is_elementwise
 from sparse_core.selection import take_largest
+from sparse_core.shard import shard_of
+from sparse_core.shard_grid import grid_of_shard
+from sparse_core.shard_selection import take_over_ranks
 from sparse_core.targets import Pattern, Target, matching, select
 from sparse_core.update import group_counts
+from sparse_core.whole_score import refuse_watching
 
 
 def sparsify(
@@ -32,7 +36,8 @@ def sparsify(
     """Make a model sparse, and keep it so while this optimizer trains it.
 
     Args:
-        model: the model, also inside of DistributedDataParallel or torch.compile.
+        model: the model, also inside of DistributedDataParallel or torch.compile, or after `fully_shard`: then every rank calls
+            this, and masks are of the rows that a rank holds.
         optimizer: any first-order optimizer; what it does not hold is left alone.
         method: a preset (`RigL(density=0.1, end=30_000)`) or a `Method`.
         include: globs over parameter or module names, or predicates (name, parameter) -> bool. None: the weights of Linear,
@@ -62,6 +67,7 @@ def sparsify(
     if method.moves_between_layers and len({layer.grid.members for layer in loose}) > 1:
         sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
+    _refuse_unsharded_only(layers, method, seed)
     _place_links(layers, method, seed)
     return SparseEngine(model, optimizer, method, layers, seed)
 
@@ -83,8 +89,30 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
     grid = method.structure.fit(target.name, shape, device)
     if sum(grid.room()) == 0:
         raise ValueError(f"{target.name}: the allowed region is empty; exclude this weight")
-    mask = torch.zeros(shape, dtype=torch.bool, device=device)
-    return SparseLayer(target, grid, mask, mask.clone(), [0] * grid.groups, fixed_density)
+    shard = shard_of(target.name, target.parameter)
+    if shard is not None:
+        grid = grid_of_shard(target.name, grid, shard)
+    mask = torch.zeros(grid.shape, dtype=torch.bool, device=device)
+    return SparseLayer(target, grid, mask, mask.clone(), [0] * grid.groups, fixed_density, shard=shard)
+
+
+def _refuse_unsharded_only(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
+    """Raise for what does not work on the rows of a rank."""
+    shards = [layer.shard for layer in layers if layer.shard is not None]
+    if not shards:
+        return
+    if any(shard.mesh != shards[0].mesh for shard in shards):
+        raise ValueError("the sparse weights are sharded over different meshes; call sparsify once for those of each")
+    for score in (method.drop, method.grow, method.share):
+        refuse_watching(score)
+    layout = method.spread
+    if layout.score is not None and (layout.loss is not None or not is_elementwise(layout.score)):
+        raise ValueError(
+            f"the layout {layout.name} reads gradients or whole weights, which no rank has after fully_shard; find the first links "
+            "before it, in a run of one process, and load them with engine.load_state_dict"
+        )
+    if not shards[0].agree([seed, len(layers)]):
+        raise ValueError(f"sparsify was called with seed {seed} for {len(layers)} weights here, and with others on other ranks")
 
 
 @torch.no_grad()
@@ -95,7 +123,8 @@ def _place_links(layers: Sequence[SparseLayer], method: Method, seed: int) -> No
     for layer, counts in zip(layers, group_counts(layers, method, density), strict=True):
         layer.counts = counts
         scores = layer.grid.scores_of(_random_scores(layer, seed))
-        _activate(layer, take_largest(scores, _allowed(layer), torch.tensor(counts, device=scores.device)).taken)
+        wanted = torch.tensor(counts, dtype=torch.int64, device=scores.device)
+        _activate(layer, take_largest(scores, _allowed(layer), wanted, layer.units_of).taken)
     if ranked:
         _place_by_score(ranked, method, seed)
 
@@ -106,28 +135,37 @@ def _place_by_score(layers: Sequence[SparseLayer], method: Method, seed: int) ->
     if method.structure.grouping.name != "tensor":
         raise ValueError(f"the layout {method.spread.name} ranks links over layers; fixed counts per group do not allow that")
     parameters = {layer.name: layer.target.parameter for layer in layers}
+    parts = {layer.name: layer for layer in layers}
 
     def score_one(name: str, gradient: Tensor | None) -> Tensor:
-        weight = parameters[name].detach()
-        context = Context(name, torch.ones_like(weight, dtype=torch.bool), seed=seed, role="layout")
+        weight, shard = parts[name].weight.detach(), parts[name].shard
+        offset = 0 if shard is None else shard.offset
+        context = Context(name, torch.ones_like(weight, dtype=torch.bool), seed=seed, role="layout", offset=offset)
         return score(weight, gradient, context)
 
     scores = layout_scores(method.spread, parameters, score_one)
     pooled = [layer.grid.scores_of(scores[layer.name]).reshape(1, -1) for layer in layers]
     allowed = [_allowed(layer).reshape(1, -1) for layer in layers]
     total = sum(sum(layer.counts) for layer in layers)
-    best = take_largest(torch.cat(pooled, dim=1), torch.cat(allowed, dim=1), torch.tensor([total], device=pooled[0].device))
+    wanted, shards = torch.tensor([total], device=pooled[0].device), [layer.shard for layer in layers]
+    if any(shard is not None for shard in shards):
+        rows = [[values[0] for values in side] for side in (pooled, allowed)]
+        best = torch.cat(take_over_ranks(*rows, wanted, shards, smallest=False)).view(1, -1)
+    else:
+        best = take_largest(torch.cat(pooled, dim=1), torch.cat(allowed, dim=1), wanted).taken
     for layer, values in zip(layers, pooled, strict=True):
-        if not bool(torch.isfinite(values).all()):
+        bad = (~torch.isfinite(values)).sum()
+        if bool(bad if layer.shard is None else layer.shard.sum(bad)):
             raise ValueError(f"{layer.name}: the layout {method.spread.name} gives scores that are not finite")
-    for layer, units in zip(layers, torch.split(best.taken, [values.shape[1] for values in pooled], dim=1), strict=True):
-        layer.counts = [int(units.sum().item())]
+    for layer, units in zip(layers, torch.split(best, [values.shape[1] for values in pooled], dim=1), strict=True):
+        links = units.sum()
+        layer.counts = [int(links if layer.shard is None else layer.shard.sum(links))]
         _activate(layer, units)
 
 
 def _random_scores(layer: SparseLayer, seed: int) -> Tensor:
-    parameter = layer.target.parameter
-    return uniform(parameter.numel(), initial_key(seed, layer.name), parameter.device).view(parameter.shape)
+    mask, start = layer.mask, 0 if layer.shard is None else layer.shard.offset
+    return uniform(mask.numel(), initial_key(seed, layer.name), mask.device, start).view(mask.shape)
 
 
 def _allowed(layer: SparseLayer) -> Tensor:
@@ -140,3 +178,5 @@ def _allowed(layer: SparseLayer) -> Tensor:
 def _activate(layer: SparseLayer, units: Tensor) -> None:
     layer.mask.copy_(layer.grid.mask_of(units))
     layer.explored.copy_(layer.mask)
+    layer.active_here = int(units.sum())
+    layer.active_everywhere = layer.active_here if layer.shard is None else int(layer.shard.sum(units.sum()))
