@@ -1,4 +1,4 @@
-"""Whether an engine still hangs off what is trained: parameters that were replaced, or sharded after it, and ranks that differ."""
+"""Whether an engine still hangs off what is trained: parameters that were replaced or sharded after it, ranks that differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_parameters(model: nn.Module, layers: Sequence[SparseLayer]) -> None:
             continue
         if layer.shard is None and is_sharded(current):
             raise RuntimeError(
-                f"{layer.name}: the model was given to fully_shard after sparsify, so what is trained is no longer what was made "
+                f"{layer.name}: the model was given to fully_shard after sparsify, so what is trained is not what was made "
                 "sparse. Call fully_shard first, then make the optimizer, then call sparsify"
             )
         if layer.shard is not None and current is not None and tuple(current.shape) == layer.shard.shape:
@@ -93,19 +93,22 @@ def refuse_ranks_that_differ(
     shard = next((layer.shard for layer in layers if layer.shard is not None), None)
     if shard is None:
         return
+    parts = [layer for layer in layers if layer.shard is not None]
+    active = shard.sum(torch.tensor([layer.active_here for layer in parts], device=parts[0].mask.device)).tolist()
     facts = {
         "optimizer steps": step,
         "updates": updates,
         "seed": seed,
         "requested exchange": key_of(requested) >> 1,
         "links": sum(layer.links for layer in layers),
+        "links on the ranks together": int(active == [layer.active_everywhere for layer in parts]),
         "masks of weights that are not sharded": sum(_fingerprint(layer) for layer in layers if layer.shard is None) >> 1,
         "gradients": sum(1 << (index % 60) for index, layer in enumerate(layers) if layer.target.parameter.grad is not None),
     }
-    if not shard.agree(list(facts.values())):
+    if not shard.agree(list(facts.values())) or not facts["links on the ranks together"]:
         raise RuntimeError(
-            f"the ranks differ in {', '.join(facts)}; here they are {list(facts.values())}. Call sparsify, engine.update and "
-            "load_state_dict alike on every rank"
+            f"the ranks do not agree on {', '.join(facts)} (here {list(facts.values())}), and would decide differently. Call "
+            "sparsify, engine.update and load_state_dict alike on every rank"
         )
 
 

@@ -77,7 +77,7 @@ class SparseEngine:
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
-        """Parameter name -> bool mask of the active links (under FSDP2, of this rank's rows); live, and not to be written to."""
+        """Parameter name -> bool mask of the active links (under FSDP2, of the rows here); live, and not to be written to."""
         return self._masks
 
     @property

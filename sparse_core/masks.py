@@ -126,7 +126,9 @@ def exploration_rate(explored: SparseEngine | Masks, masks: Masks | None = None)
         sizes = {layer.name: layer.size for layer in explored.report().layers}
         cut = [layer.name for layer in explored.report().layers if seen[layer.name].shape != layer.shape]
         if cut:
-            raise ValueError(f"{cut[0]}: this rank has some rows of it; give whole masks, `whole(engine)`, in place of the engine")
+            raise ValueError(
+                f"{cut[0]}: this rank has some rows of it; give whole masks, `whole(engine)`, in place of the engine"
+            )
     else:
         sizes = {name: mask.numel() for name, mask in seen.items()}
     counts = {name: int(mask.sum().item()) for name, mask in seen.items()}

@@ -1,7 +1,8 @@
 """One update of one or many layers, as pure functions of masks, scores and counts: what goes, what comes.
 
-Every tensor is (groups, units): what there is of them on this rank, where a `Shard` says that others have more. What is dropped was active; what is grown was not kept; inactive units never win or lose by
-being zero, for they are no candidates. Counts are tensors on the device: nothing here waits for it.
+Every tensor is (groups, units): what there is of them on this rank, where a `Shard` says that others have more. What is
+dropped was active; what is grown was not kept; inactive units never win or lose by being zero, for they are no candidates.
+Counts are tensors on the device: nothing here waits for it.
 """
 
 from __future__ import annotations

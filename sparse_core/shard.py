@@ -78,14 +78,16 @@ class Shard:
         return whole[self.start : self.start + self.rows]
 
     def gathered(self, part: Tensor) -> Tensor:
-        """The whole tensor of which every rank gives the part that belongs to its rows; every rank must call it, and gets it."""
+        """The whole tensor of which every rank gives the part of its rows; every rank must call it, and gets it."""
         from torch.distributed.tensor import DTensor
         from torch.distributed.tensor import Shard as Placement
 
         carried = part.to(torch.uint8) if part.dtype == torch.bool else part
         shape = torch.Size((self.shape[0], *part.shape[1:]))
         stride = torch.empty(shape, device="meta").stride()
-        placed = DTensor.from_local(carried.contiguous(), self.mesh, [Placement(0)], run_check=False, shape=shape, stride=stride)
+        placed = DTensor.from_local(
+            carried.contiguous(), self.mesh, [Placement(0)], run_check=False, shape=shape, stride=stride
+        )
         return placed.full_tensor().to(part.dtype)
 
 
@@ -104,8 +106,8 @@ def shard_of(name: str, parameter: nn.Parameter) -> Shard | None:
     mesh, placements = parameter.device_mesh, parameter.placements
     if mesh.ndim != 1 or tuple(placements) != (Placement(0),):
         raise ValueError(
-            f"{name}: it is a DTensor placed as {tuple(placements)} on a mesh of shape {tuple(mesh.shape)}; sparse training wants "
-            "whole rows on one axis of ranks: call fully_shard with a mesh of one axis and without a shard_placement_fn, or "
+            f"{name}: it is a DTensor placed as {tuple(placements)} on a mesh of shape {tuple(mesh.shape)}; sparse training "
+            "wants whole rows on one axis of ranks: call fully_shard with a mesh of one axis and no shard_placement_fn, or "
             "exclude this weight"
         )
     part = local(parameter)

@@ -54,15 +54,25 @@ def grid_of_shard(name: str, grid: Grid, shard: Shard) -> ShardGrid:
     if not (by_row or by_channel) or not (grid.groups == 1 or in_rows):
         raise ValueError(
             f"{name}: this rank has rows {shard.start} to {shard.start + shard.rows} of {shard.shape[0]}, and {grid.unit} in "
-            f"{grid.groups} groups would join rows of different ranks. Under fully_shard, units may be weights, kernels or output "
-            "channels, counted over the tensor; weights and kernels also in every row, or among neighbours in a row (N:M)"
+            f"{grid.groups} groups would join rows of different ranks. Under fully_shard, units may be weights, kernels or "
+            "output channels, counted over the tensor; weights and kernels also in every row or among neighbours in it (N:M)"
         )
     spread = grid.groups == 1
     here = (shard.rows, columns) if by_row else (1, shard.rows)
     groups = 1 if spread else grid.groups // rows * shard.rows
     units = here[0] * here[1] if spread else grid.units
     bare = ShardGrid(
-        grid.unit, grid.inputs_last, grid.pool, shard.local_shape, here, groups, grid.members, None, units, spread, sum(grid.room())
+        grid.unit,
+        grid.inputs_last,
+        grid.pool,
+        shard.local_shape,
+        here,
+        groups,
+        grid.members,
+        None,
+        units,
+        spread,
+        sum(grid.room()),
     )
     if grid.allowed is None:
         return bare

@@ -38,7 +38,9 @@ def take_over_ranks(
     sizes = [len(layer) for layer in scores]
     keys, digits = _keys(torch.cat(list(scores)), smallest)
     mine = torch.cat(list(candidates))
-    counted = torch.cat([torch.full_like(layer, one is not None or shard.rank == 0) for layer, one in zip(candidates, shards, strict=True)])
+    counted = torch.cat(
+        [torch.full_like(layer, one is not None or shard.rank == 0) for layer, one in zip(candidates, shards, strict=True)]
+    )
     taken, equal, need = torch.zeros_like(mine), mine, count.view(1)
     shift = sum(digits)
     for number, bits in enumerate(digits):

@@ -108,8 +108,8 @@ def _refuse_unsharded_only(layers: Sequence[SparseLayer], method: Method, seed: 
     layout = method.spread
     if layout.score is not None and (layout.loss is not None or not is_elementwise(layout.score)):
         raise ValueError(
-            f"the layout {layout.name} reads gradients or whole weights, which no rank has after fully_shard; find the first links "
-            "before it, in a run of one process, and load them with engine.load_state_dict"
+            f"the layout {layout.name} reads gradients or whole weights, which no rank has after fully_shard; find the first "
+            "links before it, in a run of one process, and load them with engine.load_state_dict"
         )
     if not shards[0].agree([seed, len(layers)]):
         raise ValueError(f"sparsify was called with seed {seed} for {len(layers)} weights here, and with others on other ranks")
@@ -149,8 +149,8 @@ def _place_by_score(layers: Sequence[SparseLayer], method: Method, seed: int) ->
     total = sum(sum(layer.counts) for layer in layers)
     wanted, shards = torch.tensor([total], device=pooled[0].device), [layer.shard for layer in layers]
     if any(shard is not None for shard in shards):
-        rows = [[values[0] for values in side] for side in (pooled, allowed)]
-        best = torch.cat(take_over_ranks(*rows, wanted, shards, smallest=False)).view(1, -1)
+        rows, places = [values[0] for values in pooled], [here[0] for here in allowed]
+        best = torch.cat(take_over_ranks(rows, places, wanted, shards, smallest=False)).view(1, -1)
     else:
         best = take_largest(torch.cat(pooled, dim=1), torch.cat(allowed, dim=1), wanted).taken
     for layer, values in zip(layers, pooled, strict=True):

@@ -15,6 +15,8 @@ from sparse_core.layer import LayerInput, Moment, SparseLayer, context_of
 from sparse_core.scores import Context, Score, is_elementwise, score_name
 from sparse_core.shard import Shard
 
+_REMEDY = "Set `elementwise = True` on the score if every entry depends on that entry's weight, gradient and state only"
+
 
 def score_of(score: Score, layer: SparseLayer, given: LayerInput, moment: Moment, role: str) -> Tensor:
     """A score of a layer, of the rows that are here.
@@ -75,8 +77,8 @@ class _NoMemory(UserDict[str, Tensor]):
 
     def __setitem__(self, key: str, item: Tensor) -> None:
         raise RuntimeError(
-            f"{key} would be kept between steps by a score that is not marked as elementwise, and so of the gathered layer. Set "
-            "`elementwise = True` on the score if every entry depends on that entry's weight, gradient and state only"
+            f"{key} would be kept between steps by a score that is not marked as elementwise, so of the gathered layer. "
+            + _REMEDY
         )
 
 
@@ -88,6 +90,6 @@ def refuse_watching(score: Score | None) -> None:
     """
     if score is not None and getattr(score, "every_step", False) and not is_elementwise(score):
         raise ValueError(
-            f"the score {score_name(score)} wants the gradient of every step, and under fully_shard a layer is never gathered for "
-            "that. Set `elementwise = True` on the score if every entry depends on that entry's weight, gradient and state only"
+            f"the score {score_name(score)} wants the gradient of every step, and under fully_shard a layer is never gathered "
+            f"for that. {_REMEDY}"
         )

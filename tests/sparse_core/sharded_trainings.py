@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 
 import sparse_core
 from sparse_core import Method, SparseEngine, Structure, layout, masks, schedules
-from tests.sparse_core.small_trainings import batches, copied, preset
+from tests.sparse_core.small_trainings import batches, preset
 from tests.sparse_core.test_distributed import counted_collectives
 
 RANKS = 2
@@ -161,7 +161,9 @@ def trained(name: str, sharded: bool, parts: int = 1, **options: Any) -> dict[st
 
 def on_ranks(main: Callable[[int, str], None], folder: Path, limit_s: float = 240) -> list[Any]:
     """What `main(rank, folder)` saved as `{rank}.pt` on each of two ranks of one gloo group."""
-    started = torch.multiprocessing.start_processes(in_group, (main, str(folder)), nprocs=RANKS, join=False, start_method="spawn")
+    started = torch.multiprocessing.start_processes(
+        in_group, (main, str(folder)), nprocs=RANKS, join=False, start_method="spawn"
+    )
     end = time.monotonic() + limit_s
     try:
         while not started.join(timeout=5):  # raises what a rank raised
@@ -188,6 +190,3 @@ def in_group(rank: int, main: Callable[[int, str], None], folder: str) -> None:
 
 def close(a: Mapping[str, Tensor], b: Mapping[str, Tensor], at_most: float = 1e-9) -> bool:
     return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], rtol=0, atol=at_most) for name in a)
-
-
-__all__ = ["copied"]
