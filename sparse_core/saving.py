@@ -123,8 +123,6 @@ def _layer(layer: SparseLayer, saved: Mapping[str, Any]) -> SavedLayer:
         raise ValueError(f"{layer.name}: {error}") from error
     counts = [int(count) for count in saved["counts"]]
     total = int(mask.sum().item())
-    if total != sum(counts) * layer.grid.members:
-        raise ValueError(f"{layer.name}: the state's mask has {total} links, not those that it claims; another structure?")
     memory = dict(saved["memory"])
     if layer.shard is not None:
         mask, explored = layer.shard.of(mask), layer.shard.of(explored)
@@ -136,7 +134,8 @@ def _layer(layer: SparseLayer, saved: Mapping[str, Any]) -> SavedLayer:
     mask = mask.to(layer.mask.device)
     units = layer.grid.units_of(mask)
     active = units.sum(dim=1).tolist()
-    if len(counts_here) != layer.grid.groups or (layer.units_of is None and active != counts_here):
+    right = active == counts_here if layer.units_of is None else total == sum(counts) * layer.grid.members
+    if len(counts_here) != layer.grid.groups or not right:
         raise ValueError(f"{layer.name}: the state's mask does not have the links per group that it claims; another structure?")
     if int(mask.sum().item()) != sum(active) * layer.grid.members:
         raise ValueError(f"{layer.name}: the state's mask cuts through units that live and die together")
