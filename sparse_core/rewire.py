@@ -103,14 +103,14 @@ def drop(
 
 
 def drop_over_all(
-    active: Sequence[Tensor], scores: Sequence[Tensor], count: Tensor, shards: Sequence[Shard | None]
+    active: Sequence[Tensor], scores: Sequence[Tensor], count: Tensor, shards: Sequence[Shard | None] = ()
 ) -> list[Tensor]:
     """Drop the `count` units with the smallest scores over all layers (one group per layer): the kept units of each.
 
     Args:
-        shards: for each layer, whether other ranks have units of it too.
+        shards: for each layer, whether other ranks have units of it too; empty: of none.
     """
-    if any(shards):
+    if any(shard is not None for shard in shards):
         found = take_over_ranks([one[0] for one in scores], [one[0] for one in active], count, shards, smallest=True)
         return [layer & ~part for layer, part in zip(active, found, strict=True)]
     sizes = [layer.shape[1] for layer in active]

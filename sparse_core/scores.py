@@ -85,6 +85,10 @@ def watches_every_step(score: Score | None) -> bool:
     return score is not None and bool(getattr(score, "every_step", False))
 
 
+ELEMENTWISE = "Set `elementwise = True` on the score if every entry depends on that entry's weight, gradient and state only"
+"""The advice to whoever wrote a score that has to be told apart."""
+
+
 def is_elementwise(score: Score | None) -> bool:
     """Whether a score of some rows is those rows of the score (`score.elementwise = True`): it looks at no other weight.
 

@@ -14,14 +14,13 @@ from sparse_core.layer import SparseLayer
 from sparse_core.layout import initial_key, layout_scores
 from sparse_core.method import Method, resolve_density
 from sparse_core.optimizer_state import refuse_unsuited
-from sparse_core.scores import Context, is_elementwise
+from sparse_core.scores import Context
 from sparse_core.selection import take_largest
 from sparse_core.shard import shard_of
 from sparse_core.shard_grid import grid_of_shard
-from sparse_core.shard_selection import take_over_ranks
+from sparse_core.shardable import refuse_unshardable
 from sparse_core.targets import Pattern, Target, matching, select
 from sparse_core.update import group_counts
-from sparse_core.whole_score import refuse_watching
 
 
 def sparsify(
@@ -67,7 +66,7 @@ def sparsify(
     if method.moves_between_layers and len({layer.grid.members for layer in loose}) > 1:
         sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
-    _refuse_unsharded_only(layers, method, seed)
+    refuse_unshardable(layers, method, seed)
     _place_links(layers, method, seed)
     return SparseEngine(model, optimizer, method, layers, seed)
 
@@ -96,25 +95,6 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
     return SparseLayer(target, grid, mask, mask.clone(), [0] * grid.groups, fixed_density, shard=shard)
 
 
-def _refuse_unsharded_only(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
-    """Raise for what does not work on the rows of a rank."""
-    shards = [layer.shard for layer in layers if layer.shard is not None]
-    if not shards:
-        return
-    if any(shard.mesh != shards[0].mesh for shard in shards):
-        raise ValueError("the sparse weights are sharded over different meshes; call sparsify once for those of each")
-    for score in (method.drop, method.grow, method.share):
-        refuse_watching(score)
-    layout = method.spread
-    if layout.score is not None and (layout.loss is not None or not is_elementwise(layout.score)):
-        raise ValueError(
-            f"the layout {layout.name} reads gradients or whole weights, which no rank has after fully_shard; find the first "
-            "links before it, in a run of one process, and load them with engine.load_state_dict"
-        )
-    if not shards[0].agree([seed, len(layers)]):
-        raise ValueError(f"sparsify was called with seed {seed} for {len(layers)} weights here, and with others on other ranks")
-
-
 @torch.no_grad()
 def _place_links(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
     """The first masks: so many random links per group, or the best of all layers where the layout has a score."""
@@ -135,31 +115,22 @@ def _place_by_score(layers: Sequence[SparseLayer], method: Method, seed: int) ->
     if method.structure.grouping.name != "tensor":
         raise ValueError(f"the layout {method.spread.name} ranks links over layers; fixed counts per group do not allow that")
     parameters = {layer.name: layer.target.parameter for layer in layers}
-    parts = {layer.name: layer for layer in layers}
 
     def score_one(name: str, gradient: Tensor | None) -> Tensor:
-        weight, shard = parts[name].weight.detach(), parts[name].shard
-        offset = 0 if shard is None else shard.offset
-        context = Context(name, torch.ones_like(weight, dtype=torch.bool), seed=seed, role="layout", offset=offset)
+        weight = parameters[name].detach()
+        context = Context(name, torch.ones_like(weight, dtype=torch.bool), seed=seed, role="layout")
         return score(weight, gradient, context)
 
     scores = layout_scores(method.spread, parameters, score_one)
     pooled = [layer.grid.scores_of(scores[layer.name]).reshape(1, -1) for layer in layers]
     allowed = [_allowed(layer).reshape(1, -1) for layer in layers]
     total = sum(sum(layer.counts) for layer in layers)
-    wanted, shards = torch.tensor([total], device=pooled[0].device), [layer.shard for layer in layers]
-    if any(shard is not None for shard in shards):
-        rows, places = [values[0] for values in pooled], [here[0] for here in allowed]
-        best = torch.cat(take_over_ranks(rows, places, wanted, shards, smallest=False)).view(1, -1)
-    else:
-        best = take_largest(torch.cat(pooled, dim=1), torch.cat(allowed, dim=1), wanted).taken
+    best = take_largest(torch.cat(pooled, dim=1), torch.cat(allowed, dim=1), torch.tensor([total], device=pooled[0].device))
     for layer, values in zip(layers, pooled, strict=True):
-        bad = (~torch.isfinite(values)).sum()
-        if bool(bad if layer.shard is None else layer.shard.sum(bad)):
+        if not bool(torch.isfinite(values).all()):
             raise ValueError(f"{layer.name}: the layout {method.spread.name} gives scores that are not finite")
-    for layer, units in zip(layers, torch.split(best, [values.shape[1] for values in pooled], dim=1), strict=True):
-        links = units.sum()
-        layer.counts = [int(links if layer.shard is None else layer.shard.sum(links))]
+    for layer, units in zip(layers, torch.split(best.taken, [values.shape[1] for values in pooled], dim=1), strict=True):
+        layer.counts = [int(units.sum().item())]
         _activate(layer, units)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_core import rewire
-from sparse_core.layer import LayerInput, LayerPlan, Moment, SparseLayer
+from sparse_core.layer import LayerInput, LayerPlan, Moment, SparseLayer, context_of
 from sparse_core.layout import counts_of, share_out
 from sparse_core.method import Method
 from sparse_core.radix import count_true, number
@@ -72,7 +72,8 @@ class _LayerWork:
         """A score pooled over units; zeros where there is none."""
         if score is None:
             return torch.zeros(self.active.shape, device=self.active.device)
-        values = score_of(score, self.layer, self.given, self.moment, role)
+        context = context_of(self.layer, self.given, self.moment, role)
+        values = score_of(score, self.layer, self.given, context)
         return self.layer.grid.scores_of(values if values.is_floating_point() else values.to(self.given.weight.dtype))
 
     def over_ranks(self, tensor: Tensor) -> Tensor:

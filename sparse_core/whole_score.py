@@ -7,24 +7,22 @@ it makes of the weight. One layer after the other is gathered, in updates only; 
 from __future__ import annotations
 
 from collections import UserDict
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor
 
-from sparse_core.layer import LayerInput, Moment, SparseLayer, context_of
-from sparse_core.scores import Context, Score, is_elementwise, score_name
+from sparse_core.layer import LayerInput, SparseLayer
+from sparse_core.scores import ELEMENTWISE, Context, Score, is_elementwise, score_name
 from sparse_core.shard import Shard
 
-_REMEDY = "Set `elementwise = True` on the score if every entry depends on that entry's weight, gradient and state only"
 
-
-def score_of(score: Score, layer: SparseLayer, given: LayerInput, moment: Moment, role: str) -> Tensor:
+def score_of(score: Score, layer: SparseLayer, given: LayerInput, context: Context) -> Tensor:
     """A score of a layer, of the rows that are here.
 
     Raises:
         ValueError: a score of a wrong shape.
     """
-    context = context_of(layer, given, moment, role)
     if layer.shard is None or is_elementwise(score):
         return _checked(score, score(given.weight, given.gradient, context), given.weight, layer.name)
     shard = layer.shard
@@ -43,20 +41,14 @@ def _checked(score: Score, values: Tensor, weight: Tensor, name: str) -> Tensor:
 
 
 def _whole_context(here: Context, shard: Shard, links: int) -> Context:
-    return Context(
-        name=here.name,
-        mask=shard.gathered(here.mask),
-        step=here.step,
-        update=here.update,
-        seed=here.seed,
-        role=here.role,
-        explored=None if here.explored is None else shard.gathered(here.explored),
-        state=_WholeState(here.state, shard),
-        options=here.options,
-        active=links,
-        memory=_NoMemory(),
-        dry=here.dry,
-    )
+    """The context of the whole layer: every mask in it gathered."""
+    cut = {field.name: getattr(here, field.name) for field in fields(here)}
+    masks: dict[str, Any] = {
+        name: shard.gathered(value)
+        for name, value in cut.items()
+        if isinstance(value, Tensor) and tuple(value.shape) == shard.local_shape
+    }
+    return replace(here, **masks, state=_WholeState(here.state, shard), active=links, memory=_NoMemory(), offset=0)
 
 
 class _WholeState(UserDict[str, Any]):
@@ -78,18 +70,5 @@ class _NoMemory(UserDict[str, Tensor]):
     def __setitem__(self, key: str, item: Tensor) -> None:
         raise RuntimeError(
             f"{key} would be kept between steps by a score that is not marked as elementwise, so of the gathered layer. "
-            + _REMEDY
-        )
-
-
-def refuse_watching(score: Score | None) -> None:
-    """Raise for a score that would have to be gathered in ordinary steps.
-
-    Raises:
-        ValueError: it wants the gradient of every step, and is not marked as elementwise.
-    """
-    if score is not None and getattr(score, "every_step", False) and not is_elementwise(score):
-        raise ValueError(
-            f"the score {score_name(score)} wants the gradient of every step, and under fully_shard a layer is never gathered "
-            f"for that. {_REMEDY}"
+            + ELEMENTWISE
         )

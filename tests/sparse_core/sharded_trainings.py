@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 
 import sparse_core
-from sparse_core import Method, SparseEngine, Structure, layout, masks, schedules
+from sparse_core import Method, SparseEngine, Structure, masks, schedules
 from tests.sparse_core.small_trainings import batches, preset
 from tests.sparse_core.test_distributed import counted_collectives
 
@@ -62,7 +62,6 @@ METHODS: dict[str, Method] = {
     "GMP": preset("GMP", density=0.1, end=10),
     "GMP-layer": preset("GMP", density=0.1, end=10, scope="layer"),
     "GraNet": preset("GraNet", density=0.1, end=10),
-    "magnitude at the start": preset("RigL", layout=layout.global_magnitude()),
     "rows-RigL": preset("RigL", structure=ROWS),
     "rows-SET": preset("SET", structure=ROWS),
     "rows-falling": preset("GMP", density=0.1, end=10, structure=ROWS, scope="layer"),

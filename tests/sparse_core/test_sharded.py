@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -39,9 +40,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mixed-GraNet": ("GraNet", {"mixed": True}),
     "SGD": ("RigL", {"optimizer": "SGD"}),
     "Adamax": ("RigL", {"optimizer": "Adamax"}),
-    "Rprop": ("SET", {"optimizer": "Rprop"}),
+    "Adadelta": ("SET", {"optimizer": "Adadelta"}),
 }
-FAST = ("SET", "Static", "GMP", "GraNet", "rows-RigL", "2:4-RigL", "in two parts", "mixed-global")
+FAST = ("SET", "Static", "GMP", "rows-RigL", "2:4-RigL", "in two parts", "mixed-global")
 
 
 def through_a_file(state: Any) -> Any:
@@ -159,6 +160,13 @@ def watching(weight: Tensor, gradient: Tensor | None, context: scores.Context) -
 watching.every_step = True  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
+class WithMore(Method):
+    """A method of a kind that nobody has tried on sharded weights."""
+
+    surprise: float | None = None
+
+
 def errors(rank: int) -> dict[str, str]:
     return {
         "late": message(lambda: sharded_too_late(False)),
@@ -173,6 +181,7 @@ def errors(rank: int) -> dict[str, str]:
         ),
         "loss": message(lambda: sharded(preset("RigL", layout=layout.one_shot_snip(lambda: torch.zeros(()))))),
         "watching": message(lambda: sharded(preset("RigL", drop=watching))),
+        "surprise": message(lambda: sharded(WithMore(density=0.5, surprise=0.1))),
         "seeds": message(lambda: sharded(preset("RigL"), seed=rank)),
         "not finite": not_finite(rank),
         "drifted": drifted(rank),
@@ -316,8 +325,9 @@ def test_a_state_of_one_process_can_be_loaded(ranks: list[dict[str, Any]]) -> No
         ("blocks", r"ValueError: first.weight: this rank has rows .* of 33, and Block.* would join rows of different ranks"),
         ("input channels", r"ValueError: first.weight: .*Channel\(axis=1\).* would join rows of different ranks"),
         ("output groups", r"ValueError: first.weight: .*in 3 groups would join rows of different ranks"),
-        ("loss", r"ValueError: the layout one-shot SNIP reads gradients .*after fully_shard"),
+        ("loss", r"ValueError: the layout one-shot SNIP ranks whole weights .*after fully_shard"),
         ("watching", r"ValueError: the score watching wants the gradient of every step.*`elementwise = True`"),
+        ("surprise", r"ValueError: Method.surprise does not work on the rows that a rank has after fully_shard"),
         ("seeds", r"ValueError: sparsify was called with seed [01] for 1 weights here, and with others"),
         (
             "not finite",
