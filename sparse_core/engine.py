@@ -21,6 +21,7 @@ from sparse_core.optimizer_state import clear_off_mask, stays_zero
 from sparse_core.report import Report, make_report
 from sparse_core.scores import needs_gradient, watches_every_step
 from sparse_core.shard import local
+from sparse_core.shardable import refuse_unshardable
 from sparse_core.update import plan
 
 _ENGINES: weakref.WeakValueDictionary[int, SparseEngine] = weakref.WeakValueDictionary()
@@ -128,6 +129,7 @@ class SparseEngine:
         method = self._method if method is None else method
         if method.structure.unit != self._method.structure.unit or method.structure.group != self._method.structure.group:
             raise ValueError("propose: the method's structure differs from the engine's, whose masks could not become it")
+        refuse_unshardable(self._layers, method, self._seed)
         self._refuse_masked(method, "propose")
         if method.reads_gradient and all(layer.target.parameter.grad is None for layer in self._layers):
             raise RuntimeError("propose: this method reads gradients and there are none; call it after the backward pass")
@@ -198,11 +200,12 @@ class SparseEngine:
         self._handles += watch_for_late_sharding(self, self._model, self._optimizer, self._layers, engine_of)
 
     def _on_gradient(self, index: int) -> Callable[[Tensor], None]:
-        working = self._working[index]
+        working, layer = self._working[index], self._layers[index]
 
         def hook(parameter: Tensor) -> None:
-            if parameter.grad is not None and not self._wants_dense():
-                local(parameter.grad).mul_(working)
+            gradient = layer.gradient
+            if parameter.grad is not None and gradient is not None and not self._wants_dense():
+                gradient.mul_(working)
                 self._masked[index] = (parameter.grad, parameter.grad._version)
 
         return hook

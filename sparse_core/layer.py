@@ -58,8 +58,15 @@ class SparseLayer:
 
     @property
     def gradient(self) -> Tensor | None:
-        """Its gradient, likewise."""
-        part: Tensor | None = sharding.local(self.target.parameter.grad)
+        """Its gradient, likewise.
+
+        Raises:
+            RuntimeError: it is cut in another way than the weight.
+        """
+        whole = self.target.parameter.grad
+        if self.shard is not None and whole is not None:
+            self.shard.check_gradient(self.name, self.target.parameter, whole)
+        part: Tensor | None = sharding.local(whole)
         return part
 
     @property

@@ -73,6 +73,14 @@ class Shard:
         both = self.largest(torch.cat([mine, -mine]).to(self.mesh.device_type)).cpu()
         return torch.equal(both[: len(numbers)], -both[len(numbers) :])
 
+    def check_gradient(self, name: str, parameter: nn.Parameter, gradient: Any) -> None:
+        """Raise RuntimeError for a gradient that is cut in another way than its weight, or waits to be summed."""
+        wanted, found = getattr(parameter, "placements", None), getattr(gradient, "placements", None)
+        if wanted != found:
+            raise RuntimeError(
+                f"{name}: the gradient is placed as {found}, the weight as {wanted}; redistribute it before step()"
+            )
+
     def of(self, whole: Tensor) -> Tensor:
         """The rows of a tensor of the whole weight's shape that are here."""
         return whole[self.start : self.start + self.rows]
