@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,9 +56,10 @@ def watch_for_late_sharding(
         engine_of: finds the engine of a parameter: one that was sharded may have been made sparse again.
 
     Returns:
-        Handles; none where there are no ranks.
+        Handles; none in a process that is alone: without a process group, and not started by torchrun.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not grouped and "RANK" not in os.environ:
         return []
     alive, network, own = weakref.ref(engine), weakref.ref(model), weakref.ref(optimizer)
     names = [layer.name for layer in layers if layer.shard is None]

@@ -200,13 +200,16 @@ class SparseEngine:
         self._handles += watch_for_late_sharding(self, self._model, self._optimizer, self._layers, engine_of)
 
     def _on_gradient(self, index: int) -> Callable[[Tensor], None]:
-        working, layer = self._working[index], self._layers[index]
+        alive = weakref.ref(self)  # what a parameter's hooks hold is hidden from garbage collection, and would never be freed
 
         def hook(parameter: Tensor) -> None:
-            gradient = layer.gradient
-            if parameter.grad is not None and gradient is not None and not self._wants_dense():
-                gradient.mul_(working)
-                self._masked[index] = (parameter.grad, parameter.grad._version)
+            engine = alive()
+            if engine is None or engine._wants_dense():
+                return
+            gradient = engine._layers[index].gradient
+            if gradient is not None and parameter.grad is not None:
+                gradient.mul_(engine._working[index])
+                engine._masked[index] = (parameter.grad, parameter.grad._version)
 
         return hook
 
