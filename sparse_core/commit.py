@@ -22,14 +22,15 @@ def commit(
         state: the optimizer's state of the parameter, if it has one yet.
         working: what gradients are multiplied with; the mask itself or a copy of it as numbers.
     """
-    layer, weight = planned.layer, planned.layer.weight
+    layer, parameter = planned.layer, planned.layer.target.parameter
     grown = planned.grown
+    weight = layer.weight
     stayed = (planned.mask & layer.mask).to(weight.dtype)
     weight.mul_(stayed)
     if planned.grown_links and method.grown_value != 0:
         weight.add_(_beginnings(planned, grown, given, method, moment))
     if state:
-        rewire_state(state, dict(given.options), layer.target.parameter, stayed, grown, given.gradient, layer.shard)
+        rewire_state(state, dict(given.options), parameter, stayed, grown, given.gradient, layer.shard)
     layer.mask.copy_(planned.mask)
     layer.explored.logical_or_(planned.mask)
     layer.counts = list(planned.counts)

@@ -105,12 +105,21 @@ def make_report(layers: Sequence[SparseLayer], method: Method, steps: int, updat
     """The report of an engine's layers. Reads from the device; under FSDP2, from all ranks."""
     rows = []
     for layer in layers:
-        used = layer.mask.movedim(1, 0).flatten(1).any(dim=1).to(torch.int64)
-        found = torch.stack([layer.explored.sum(), (~layer.mask.flatten(1).any(dim=1)).sum()])
+        silent = ~layer.mask.flatten(1).any(dim=1)
+        by_input = layer.mask.movedim(1, 0).flatten(1)
+        unused, explored = ~by_input.any(dim=1), layer.explored.sum()
         if layer.shard is not None:
-            used, found = layer.shard.largest(used), layer.shard.sum(found)
-        explored, dead_outputs = found.tolist()
-        shape = tuple(layer.target.parameter.shape)
-        dead_inputs = int((1 - used).sum().item())
-        rows.append(LayerReport(layer.name, shape, layer.links, layer.size, explored, dead_outputs, dead_inputs))
+            silent, explored = layer.shard.gathered(silent.view(-1, 1)).view(-1), layer.shard.sum(explored)
+            unused = layer.shard.largest((~unused).to(torch.uint8)) == 0
+        rows.append(
+            LayerReport(
+                layer.name,
+                tuple(layer.target.parameter.shape),
+                layer.links,
+                layer.size,
+                int(explored.item()),
+                int(silent.sum().item()),
+                int(unused.sum().item()),
+            )
+        )
     return Report(dict(method.describe()), steps, updates, tuple(rows), method.density_at(steps))
