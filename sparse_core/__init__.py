@@ -12,7 +12,7 @@ from sparse_core.initialisation import scale_to_fan_in
 from sparse_core.method import Method
 from sparse_core.presets import CHT, DSR, GMP, ITOP, MEST, SET, SNFS, CHTs, GraNet, RigL, SRigL, Static
 from sparse_core.report import Report
-from sparse_core.sparse import compile_sparse
+from sparse_core.sparse import compile_sparse, to_24
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Structure
 
@@ -47,4 +47,5 @@ __all__ = [
     "sparse",
     "sparsify",
     "structure",
+    "to_24",
 ]

@@ -24,29 +24,31 @@ def commit(
     """
     layer, parameter = planned.layer, planned.layer.target.parameter
     grown = planned.grown
-    stayed = (planned.mask & layer.mask).to(parameter.dtype)
-    parameter.mul_(stayed)
+    weight = layer.weight
+    stayed = (planned.mask & layer.mask).to(weight.dtype)
+    weight.mul_(stayed)
     if planned.grown_links and method.grown_value != 0:
-        parameter.add_(_beginnings(planned, grown, given, method, moment))
+        weight.add_(_beginnings(planned, grown, given, method, moment))
     if state:
-        rewire_state(state, dict(given.options), parameter, stayed, grown, given.gradient)
+        rewire_state(state, dict(given.options), parameter, stayed, grown, given.gradient, layer.shard)
     layer.mask.copy_(planned.mask)
     layer.explored.logical_or_(planned.mask)
     layer.counts = list(planned.counts)
+    layer.active_here, layer.active_everywhere = planned.active_here, planned.active_everywhere
     if working is not layer.mask:
         working.copy_(planned.mask)
 
 
 def _beginnings(planned: LayerPlan, grown: Tensor, given: LayerInput, method: Method, moment: Moment) -> Tensor:
     """The values at which grown links begin, at their places; elsewhere 0."""
-    parameter, begin = planned.layer.target.parameter, method.grown_value
+    weight, begin = planned.layer.weight, method.grown_value
     index = positions(grown, planned.grown_links)
-    values = torch.zeros(parameter.numel(), dtype=parameter.dtype, device=parameter.device)
+    values = torch.zeros(weight.numel(), dtype=weight.dtype, device=weight.device)
     if callable(begin):
         context = context_of(planned.layer, given, moment, "grow")
         gradient = None if given.gradient is None else given.gradient.reshape(-1)[index]
-        new = begin(index, given.weight.reshape(-1)[index], gradient, context)
+        new = begin(index + context.offset, given.weight.reshape(-1)[index], gradient, context)
         values.index_copy_(0, index, new.to(values.dtype))
     else:
         values.index_fill_(0, index, begin)
-    return values.view(parameter.shape)
+    return values.view(weight.shape)

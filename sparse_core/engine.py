@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core import saving
+from sparse_core.attachment import check_parameters, refuse_ranks_that_differ, watch_for_late_sharding
 from sparse_core.commit import commit
 from sparse_core.layer import LayerInput, Moment, SparseLayer, context_of
 from sparse_core.method import Method
 from sparse_core.optimizer_state import clear_off_mask, stays_zero
 from sparse_core.report import Report, make_report
 from sparse_core.scores import needs_gradient, watches_every_step
-from sparse_core.targets import parameter_at
+from sparse_core.shard import local
+from sparse_core.shardable import refuse_unshardable
 from sparse_core.update import plan
 
 _ENGINES: weakref.WeakValueDictionary[int, SparseEngine] = weakref.WeakValueDictionary()
@@ -76,7 +78,7 @@ class SparseEngine:
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
-        """Parameter name -> bool mask of the active links; live, and not to be written to."""
+        """Parameter name -> bool mask of the active links (under FSDP2, of the rows here); live, and not to be written to."""
         return self._masks
 
     @property
@@ -127,6 +129,7 @@ class SparseEngine:
         method = self._method if method is None else method
         if method.structure.unit != self._method.structure.unit or method.structure.group != self._method.structure.group:
             raise ValueError("propose: the method's structure differs from the engine's, whose masks could not become it")
+        refuse_unshardable(self._layers, method, self._seed)
         self._refuse_masked(method, "propose")
         if method.reads_gradient and all(layer.target.parameter.grad is None for layer in self._layers):
             raise RuntimeError("propose: this method reads gradients and there are none; call it after the backward pass")
@@ -146,7 +149,10 @@ class SparseEngine:
         return Proposal({one.layer.name: one.dropped for one in plans}, {one.layer.name: one.grown for one in plans})
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on bit for bit: tensors and plain values, masks as bits."""
+        """Everything that a training needs to go on bit for bit: tensors and plain values, masks as bits.
+
+        Under FSDP2 the whole weights' masks, layer by layer gathered to the CPU: every rank must call it, and gets the same.
+        """
         return saving.state_of(self._layers, self._method, self._seed, self._step, self._updates, self._requested)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -162,6 +168,7 @@ class SparseEngine:
             layer.mask.copy_(saved.mask)
             layer.explored.copy_(saved.explored)
             layer.counts = list(saved.counts)
+            layer.active_here, layer.active_everywhere = saved.active_here, saved.active_everywhere
             layer.memory = {key: self._beside(layer, value) for key, value in saved.memory.items()}
             if working is not layer.mask:
                 working.copy_(layer.mask)
@@ -177,7 +184,7 @@ class SparseEngine:
                 del _ENGINES[id(layer.target.parameter)]
 
     def report(self) -> Report:
-        """Density, exploration and dead rows and columns of every layer."""
+        """Density, exploration and dead rows and columns of every layer; under FSDP2, every rank must call it."""
         return make_report(self._layers, self._method, self._step, self._updates)
 
     # What torch calls.
@@ -190,14 +197,19 @@ class SparseEngine:
             self._handles.append(layer.target.parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
         self._handles.append(self._optimizer.register_step_pre_hook(self._before))
         self._handles.append(self._optimizer.register_step_post_hook(self._after))
+        self._handles += watch_for_late_sharding(self, self._model, self._optimizer, self._layers, engine_of)
 
     def _on_gradient(self, index: int) -> Callable[[Tensor], None]:
-        working = self._working[index]
+        alive = weakref.ref(self)  # what a parameter's hooks hold is hidden from garbage collection, and would never be freed
 
         def hook(parameter: Tensor) -> None:
-            if parameter.grad is not None and not self._wants_dense():
-                parameter.grad.mul_(working)
-                self._masked[index] = (parameter.grad, parameter.grad._version)
+            engine = alive()
+            if engine is None or engine._wants_dense():
+                return
+            gradient = engine._layers[index].gradient
+            if gradient is not None and parameter.grad is not None:
+                gradient.mul_(engine._working[index])
+                engine._masked[index] = (parameter.grad, parameter.grad._version)
 
         return hook
 
@@ -222,7 +234,7 @@ class SparseEngine:
     @torch.no_grad()
     def _before_step(self) -> None:
         """All that happens between the gradients and the optimizer."""
-        self._check_parameters()
+        check_parameters(self._model, self._layers)
         if all(layer.target.parameter.grad is None for layer in self._layers):
             return
         step = self._step + 1
@@ -246,6 +258,7 @@ class SparseEngine:
 
     def _update(self, step: int) -> None:
         method, requested = self._method, self._requested
+        refuse_ranks_that_differ(self._layers, step, self._updates, self._seed, requested)
         scheduled = method.due(step)
         moment = Moment(
             step=step,
@@ -278,15 +291,15 @@ class SparseEngine:
         scale = getattr(self._optimizer, "grad_scale", None)  # fused optimizers are handed scaled gradients
         inputs = []
         for layer in self._layers:
-            parameter = layer.target.parameter
-            gradient = None if parameter.grad is None else _at_least_float32(parameter.grad.detach())
+            parameter, gradient = layer.target.parameter, layer.gradient
+            gradient = None if gradient is None else _at_least_float32(gradient.detach())
             if gradient is not None and scale is not None:
                 gradient = gradient / scale.to(gradient.device)
             inputs.append(
                 LayerInput(
-                    _at_least_float32(parameter.detach()),
+                    _at_least_float32(layer.weight.detach()),
                     gradient,
-                    self._optimizer.state.get(parameter, {}),
+                    _state_here(layer, self._optimizer.state.get(parameter, {})),
                     options.get(id(parameter), {}),
                 )
             )
@@ -318,8 +331,8 @@ class SparseEngine:
             gradient = layer.target.parameter.grad
             masked, version = self._masked.get(index, (None, 0))
             done = gradient is None or (masked is gradient and version == gradient._version)  # nobody has written to it since
-            if gradient is not None and not (those_not_yet_masked and done):
-                gradient.mul_(working)
+            if gradient is not None and not (those_not_yet_masked and done and layer.shard is None):
+                local(gradient).mul_(working)
 
     def _step_will_be_skipped(self) -> bool:
         """Whether a fused optimizer has been told to do nothing in this step (read in the steps of an update only)."""
@@ -336,14 +349,6 @@ class SparseEngine:
                 "before the backward pass" + (", or in the step of an update" if call == "propose" else "")
             )
 
-    def _check_parameters(self) -> None:
-        for layer in self._layers:
-            if parameter_at(self._model, layer.name) is not layer.target.parameter:
-                raise RuntimeError(
-                    f"{layer.name}: the parameter was replaced since it was made sparse (assign-loading or a copied module); "
-                    "the engine still holds the old one. Load with assign=False, or call sparsify again"
-                )
-
     def _warn_of_missing(self, inputs: Sequence[LayerInput]) -> None:
         if not self._method.reads_gradient:
             return
@@ -358,8 +363,8 @@ class SparseEngine:
     def _clear(self) -> None:
         """Zero weight and optimizer state off the mask."""
         for layer in self._layers:
-            parameter = layer.target.parameter
-            parameter.copy_(torch.where(layer.mask, parameter, torch.zeros((), dtype=parameter.dtype, device=parameter.device)))
+            parameter, weight = layer.target.parameter, layer.weight
+            weight.copy_(torch.where(layer.mask, weight, torch.zeros((), dtype=weight.dtype, device=weight.device)))
             state = self._optimizer.state.get(parameter)
             if state:
                 clear_off_mask(state, parameter, layer.mask)
@@ -372,6 +377,11 @@ class SparseEngine:
 def _working_mask(layer: SparseLayer) -> Tensor:
     """What gradients are multiplied with: on a CPU numbers are several times faster than bools, at their own size a weight."""
     return layer.mask if layer.mask.device.type != "cpu" else layer.mask.to(layer.target.parameter.dtype)
+
+
+def _state_here(layer: SparseLayer, state: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What scores see of the optimizer's state: of a sharded weight, the rows that are here."""
+    return state if layer.shard is None else {key: local(value) for key, value in state.items()}
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

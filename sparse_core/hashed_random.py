@@ -45,14 +45,17 @@ def _to_unit(words: Tensor) -> Tensor:
     return (words >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
 
 
-def uniform(count: int, key: int, device: torch.device | str = "cpu") -> Tensor:
-    """`count` float32 numbers, uniform in [0, 1): the one at position i depends on (key, i) alone. Hashed in chunks."""
+def uniform(count: int, key: int, device: torch.device | str = "cpu", start: int = 0) -> Tensor:
+    """float32 numbers of the positions `start` to `start + count`, uniform in [0, 1): the one at position i depends on (key, i)
+    alone. Hashed in chunks."""
     out = torch.empty(count, dtype=torch.float32, device=device)
     steps = torch.arange(min(count, _CHUNK), dtype=torch.int32, device=device)
-    for start in range(0, count, _CHUNK):
-        size = min(_CHUNK, count - start)
-        low = steps[:size] + _signed(start & _LOW_WORD)
-        out[start : start + size] = _to_unit(_words(low, start >> 32, key))
+    first = start
+    while first < start + count:
+        size = min(_CHUNK - first % _CHUNK, start + count - first)  # no chunk has positions on both sides of 2**32
+        low = steps[:size] + _signed(first & _LOW_WORD)
+        out[first - start : first - start + size] = _to_unit(_words(low, first >> 32, key))
+        first += size
     return out
 
 

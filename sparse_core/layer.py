@@ -9,25 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_core import shard as sharding
 from sparse_core.layout import Layer
 from sparse_core.scores import Context
+from sparse_core.shard import Shard
+from sparse_core.shard_grid import ShardGrid
 from sparse_core.structure import Grid
 from sparse_core.targets import Target
 
 
 @dataclass(eq=False)
 class SparseLayer:
-    """A target with its mask and all that the engine keeps of it.
+    """A target with its mask and all that the engine keeps of it: under FSDP2, of the rows that this rank holds.
 
     Attributes:
         target: the parameter and its name.
         grid: the structure fitted to it.
         mask: bool, of the weight's shape.
         explored: bool, links that were ever active.
-        counts: active units per group, known on the host.
+        counts: active units per group, known on the host; of a group that is spread over ranks, the units on all of them.
         fixed_density: a density that holds whatever the layout says, or None.
         memory: what stateful scores keep.
         last: whether it is the last of the engine's layers.
+        shard: which rows these are, under FSDP2.
+        active_here: active units on this rank, and
+        active_everywhere: on all of them, where `shard` is given.
     """
 
     target: Target
@@ -38,6 +44,9 @@ class SparseLayer:
     fixed_density: float | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
     last: bool = False
+    shard: Shard | None = None
+    active_here: int = 0
+    active_everywhere: int = 0
 
     @property
     def name(self) -> str:
@@ -45,14 +54,49 @@ class SparseLayer:
         return self.target.name
 
     @property
+    def weight(self) -> Tensor:
+        """The weight, or the rows of it that are here; writing to it writes to the parameter."""
+        part: Tensor = sharding.local(self.target.parameter)
+        return part
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """Its gradient, likewise.
+
+        Raises:
+            RuntimeError: it is cut in another way than the weight.
+        """
+        whole = self.target.parameter.grad
+        if self.shard is not None and whole is not None:
+            self.shard.check_gradient(self.name, self.target.parameter, whole)
+        part: Tensor | None = sharding.local(whole)
+        return part
+
+    @property
+    def units_of(self) -> Shard | None:
+        """The shard, where its units are counted over all ranks."""
+        return self.shard if isinstance(self.grid, ShardGrid) and self.grid.spread else None
+
+    @property
+    def groups_of(self) -> Shard | None:
+        """The shard, where every group lies on one rank."""
+        return self.shard if self.units_of is None else None
+
+    @property
     def links(self) -> int:
-        """Active links."""
-        return sum(self.counts) * self.grid.members
+        """Active links, on all ranks."""
+        return (sum(self.counts) if self.shard is None else self.active_everywhere) * self.grid.members
+
+    @property
+    def links_here(self) -> int:
+        """Active links on this rank."""
+        return (sum(self.counts) if self.shard is None else self.active_here) * self.grid.members
 
     @property
     def size(self) -> int:
-        """Allowed links."""
-        return sum(self.grid.room()) * self.grid.members
+        """Allowed links, on all ranks."""
+        room = self.grid.whole_room if isinstance(self.grid, ShardGrid) else sum(self.grid.room())
+        return room * self.grid.members
 
     def allowed_units(self) -> Tensor:
         """(groups, units) bool: where links may exist."""
@@ -98,7 +142,9 @@ class LayerPlan:
         mask: the new mask.
         dropped: links that were active and are not kept, those that grow back at once included.
         counts: active units per group afterwards.
-        grown_links: how many links are new.
+        grown_links: how many links are new, on this rank.
+        active_here: active units on this rank, and
+        active_everywhere: on all of them, for a layer with a shard.
     """
 
     layer: SparseLayer
@@ -106,6 +152,8 @@ class LayerPlan:
     dropped: Tensor
     counts: list[int]
     grown_links: int
+    active_here: int = 0
+    active_everywhere: int = 0
 
     @property
     def grown(self) -> Tensor:
@@ -136,7 +184,8 @@ def context_of(layer: SparseLayer, given: LayerInput, moment: Moment, role: str,
         kept=kept,
         state=given.state,
         options=given.options,
-        active=layer.links,
+        active=layer.links_here,
         memory=layer.memory,
         dry=moment.dry,
+        offset=0 if layer.shard is None else layer.shard.offset,
     )

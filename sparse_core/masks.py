@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core.engine import SparseEngine
+from sparse_core.packing import unpack
 from sparse_core.radix import number
 from sparse_core.selection import take_largest
 from sparse_core.targets import plain_names
@@ -113,18 +114,31 @@ def exploration_rate(explored: SparseEngine | Masks, masks: Masks | None = None)
         masks: links that count as explored too, such as the present ones.
 
     Raises:
-        ValueError: masks of different models.
+        ValueError: masks of different models; masks beside an engine under FSDP2.
     """
+    if isinstance(explored, SparseEngine) and masks is None:
+        report = explored.report()
+        return Ratio({layer.name: layer.exploration for layer in report.layers}, report.exploration)
     seen = explored.explored if isinstance(explored, SparseEngine) else explored
     if masks is not None:
         seen = union(seen, masks)
     if isinstance(explored, SparseEngine):
         sizes = {layer.name: layer.size for layer in explored.report().layers}
+        cut = [layer.name for layer in explored.report().layers if seen[layer.name].shape != layer.shape]
+        if cut:
+            raise ValueError(
+                f"{cut[0]}: this rank has some rows of it; give whole masks, `whole(engine)`, in place of the engine"
+            )
     else:
         sizes = {name: mask.numel() for name, mask in seen.items()}
     counts = {name: int(mask.sum().item()) for name, mask in seen.items()}
     layers = {name: count / sizes[name] for name, count in counts.items()}
     return Ratio(layers, sum(counts.values()) / sum(sizes.values()))
+
+
+def whole(engine: SparseEngine) -> dict[str, Tensor]:
+    """The masks of whole weights, also where a rank has some rows of them under FSDP2: then every rank must call it."""
+    return {name: unpack(layer["mask"], tuple(layer["shape"])) for name, layer in engine.state_dict()["layers"].items()}
 
 
 def links_per_column(mask: Tensor) -> Tensor:

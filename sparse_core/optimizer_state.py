@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_core.shard import Shard, local
+
 _SECOND_MOMENTS = {"sum", "square_avg", "acc_delta", "exp_inf", "row_var", "col_var", "variance"}
 _AVERAGED_SQUARES = {"square_avg", "variance"}  # and all that ends in _sq: running means of g**2
 _STEP_SIZES = {"step_size"}
@@ -68,10 +70,10 @@ def stays_zero(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def weight_like(state: dict[str, Any], parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
-    """The state tensors that hold one number per weight."""
+    """The state tensors that hold one number per weight; under FSDP2, the rows of them that are here."""
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
-            yield key, value
+            yield key, local(value)
 
 
 def rewire_state(
@@ -81,6 +83,7 @@ def rewire_state(
     stayed: Tensor,
     grown: Tensor,
     gradient: Tensor | None,
+    shard: Shard | None = None,
 ) -> None:
     """Give new links the state they begin with, and clear what was dropped. In place; nothing is read back.
 
@@ -91,13 +94,16 @@ def rewire_state(
         stayed: the links that were active and still are, as 0 and 1 in the parameter's dtype.
         grown: the links that are new, likewise.
         gradient: the dense unscaled gradient, if there is one.
+        shard: these are rows of the weight; the mean is over those of other ranks too.
     """
     for key, value in weight_like(state, parameter):
         kind = kind_of(key)
         mask = stayed.to(value.dtype)
         if kind is Kind.SECOND:
             at_least = torch.promote_types(value.dtype, torch.float32)  # float16 counts to 65504
-            mean = (value * mask).sum(dtype=at_least) / mask.sum(dtype=at_least).clamp(min=1)
+            sums = torch.stack([(value * mask).sum(dtype=at_least), mask.sum(dtype=at_least)])
+            total, number = sums if shard is None else shard.sum(sums)
+            mean = total / number.clamp(min=1)
             fill = mean = mean.to(value.dtype)
             if gradient is not None and (key in _AVERAGED_SQUARES or key.endswith("_sq")):
                 own = gradient.to(value.dtype).square() * _debias(state, options)

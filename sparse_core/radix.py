@@ -60,7 +60,7 @@ def number(tensor: Tensor) -> int:
 
 def count_true(mask: Tensor) -> Tensor:
     """(groups, units) bool -> (groups,) int64, without the slow sum of bools on a CPU."""
-    if mask.shape[0] > 1 or not mask.is_contiguous() or mask.stride(1) != 1 or mask.storage_offset() % 8:
+    if mask.shape[0] != 1 or mask.numel() == 0 or not mask.is_contiguous() or mask.stride(1) != 1 or mask.storage_offset() % 8:
         return mask.to(torch.int32).sum(dim=1, dtype=torch.int32).to(torch.int64)
     flat = mask.view(torch.uint8).view(-1)
     whole = len(flat) // 1024 * 1024

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from sparse_core.layer import SparseLayer
 from sparse_core.method import Method
 
@@ -113,20 +115,24 @@ def _few(numbers: tuple[int, ...], most: int = 20) -> str:
 
 
 def make_report(layers: Sequence[SparseLayer], method: Method, steps: int, updates: int) -> Report:
-    """The report of an engine's layers. Reads from the device."""
+    """The report of an engine's layers. Reads from the device; under FSDP2, from all ranks."""
     rows = []
     for layer in layers:
-        flat = layer.mask.flatten(1)
+        silent = ~layer.mask.flatten(1).any(dim=1)
         by_input = layer.mask.movedim(1, 0).flatten(1)
+        unused, explored = ~by_input.any(dim=1), layer.explored.sum()
+        if layer.shard is not None:
+            silent, explored = layer.shard.gathered(silent.view(-1, 1)).view(-1), layer.shard.sum(explored)
+            unused = layer.shard.largest((~unused).to(torch.uint8)) == 0
         rows.append(
             LayerReport(
                 layer.name,
-                tuple(layer.mask.shape),
+                tuple(layer.target.parameter.shape),
                 layer.links,
                 layer.size,
-                int(layer.explored.sum().item()),
-                tuple((~flat.any(dim=1)).nonzero().view(-1).tolist()),
-                int((~by_input.any(dim=1)).sum().item()),
+                int(explored.item()),
+                tuple(silent.nonzero().view(-1).tolist()),
+                int(unused.sum().item()),
             )
         )
     return Report(dict(method.describe()), steps, updates, tuple(rows), method.density_at(steps))

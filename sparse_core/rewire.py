@@ -1,7 +1,8 @@
 """One update of one or many layers, as pure functions of masks, scores and counts: what goes, what comes.
 
-Every tensor is (groups, units). What is dropped was active; what is grown was not kept; inactive units never win or lose by
-being zero, for they are no candidates. Counts are tensors on the device: nothing here waits for it.
+Every tensor is (groups, units): what there is of them on this rank, where a `Shard` says that others have more. What is
+dropped was active; what is grown was not kept; inactive units never win or lose by being zero, for they are no candidates.
+Counts are tensors on the device: nothing here waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from sparse_core.selection import ranks, take_largest, take_smallest
+from sparse_core.shard import Shard
+from sparse_core.shard_selection import take_over_ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class Quota:
         return self.each.sum() + self.extra
 
 
-def exchange_quota(active: Tensor, free: Tensor, rate: float) -> Quota:
+def exchange_quota(active: Tensor, free: Tensor, rate: float, groups_of: Shard | None = None) -> Quota:
     """min(floor(rate * active), free) for the tensor, shared out over its groups.
 
     Each group gives its share, rounded down; the total is made up by groups that give one more. With one group, that is the
@@ -59,32 +62,57 @@ def exchange_quota(active: Tensor, free: Tensor, rate: float) -> Quota:
     Args:
         active: (groups,) int64, active units.
         free: (groups,) int64, allowed units that are not active, before anything is dropped.
+        groups_of: other ranks have groups of this tensor too.
     """
     share = active.to(torch.float64) * rate
     limit = torch.minimum(active, free)
     each = torch.minimum(share.floor().to(torch.int64), limit)
     most = torch.minimum(share.ceil().to(torch.int64), limit)
-    wanted = (active.sum().to(torch.float64) * rate).floor().to(torch.int64)
-    extra = (torch.minimum(wanted, most.sum()) - each.sum()).clamp(min=0)
+    sums = torch.stack([active.sum(), most.sum(), each.sum()])
+    all_active, all_most, all_each = sums if groups_of is None else groups_of.sum(sums)
+    wanted = (all_active.to(torch.float64) * rate).floor().to(torch.int64)
+    extra = (torch.minimum(wanted, all_most) - all_each).clamp(min=0)
     return Quota(each, most > each, extra)
 
 
-def drop(active: Tensor, scores: Tensor, quota: Quota, shrink: Tensor) -> Dropped:
-    """Drop the active units with the smallest scores: `shrink` per group for good, and the quota of an exchange."""
+def drop(
+    active: Tensor,
+    scores: Tensor,
+    quota: Quota,
+    shrink: Tensor,
+    units_of: Shard | None = None,
+    groups_of: Shard | None = None,
+) -> Dropped:
+    """Drop the active units with the smallest scores: `shrink` per group for good, and the quota of an exchange.
+
+    Args:
+        units_of: other ranks have units of the one group too.
+        groups_of: other ranks have groups of this tensor too.
+    """
     counts = shrink + quota.each
-    if active.shape[0] == 1:
-        taken = take_smallest(scores, active, counts + quota.extra)
+    if active.shape[0] == 1 and groups_of is None:
+        taken = take_smallest(scores, active, counts + quota.extra, units_of)
         return Dropped(active & ~taken.taken, counts + quota.extra, taken.not_finite)
     place = ranks(-scores, active)
     next_score = torch.where(active & (place == counts.unsqueeze(1)), scores, torch.inf).amin(dim=1)
-    more = take_smallest(next_score.nan_to_num().unsqueeze(0), quota.may_give_more.unsqueeze(0), quota.extra.view(1))
+    last = next_score.nan_to_num().unsqueeze(0)
+    more = take_smallest(last, quota.may_give_more.unsqueeze(0), quota.extra.view(1), groups_of)
     counts = counts + more.taken[0]
     not_finite = (active & ~torch.isfinite(scores)).sum()
     return Dropped(active & (place >= counts.unsqueeze(1)), counts, not_finite)
 
 
-def drop_over_all(active: Sequence[Tensor], scores: Sequence[Tensor], count: Tensor) -> list[Tensor]:
-    """Drop the `count` units with the smallest scores over all layers (one group per layer): the kept units of each."""
+def drop_over_all(
+    active: Sequence[Tensor], scores: Sequence[Tensor], count: Tensor, shards: Sequence[Shard | None] = ()
+) -> list[Tensor]:
+    """Drop the `count` units with the smallest scores over all layers (one group per layer): the kept units of each.
+
+    Args:
+        shards: for each layer, whether other ranks have units of it too; empty: of none.
+    """
+    if any(shard is not None for shard in shards):
+        found = take_over_ranks([one[0] for one in scores], [one[0] for one in active], count, shards, smallest=True)
+        return [layer & ~part for layer, part in zip(active, found, strict=True)]
     sizes = [layer.shape[1] for layer in active]
     taken = take_smallest(torch.cat(list(scores), dim=1), torch.cat(list(active), dim=1), count.view(1)).taken
     return [layer & ~part for layer, part in zip(active, torch.split(taken, sizes, dim=1), strict=True)]
@@ -98,8 +126,12 @@ class Grown:
     not_finite: Tensor
 
 
-def grow(kept: Tensor, allowed: Tensor | None, scores: Tensor, counts: Tensor) -> Grown:
-    """Grow the allowed units with the largest scores that were not kept, those just dropped included."""
+def grow(kept: Tensor, allowed: Tensor | None, scores: Tensor, counts: Tensor, units_of: Shard | None = None) -> Grown:
+    """Grow the allowed units with the largest scores that were not kept, those just dropped included.
+
+    Args:
+        units_of: other ranks have units of the one group too.
+    """
     candidates = ~kept if allowed is None else allowed & ~kept
-    taken = take_largest(scores, candidates, counts)
+    taken = take_largest(scores, candidates, counts, units_of)
     return Grown(kept | taken.taken, taken.not_finite)

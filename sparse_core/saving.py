@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparse_core.layer import SparseLayer
@@ -18,12 +20,14 @@ _VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class SavedLayer:
-    """A layer's part of a saved state, unpacked."""
+    """A layer's part of a saved state, unpacked; under FSDP2, of the rows that are here."""
 
     mask: Tensor
     explored: Tensor
     counts: Sequence[int]
     memory: Mapping[str, Tensor]
+    active_here: int
+    active_everywhere: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,10 @@ class Saved:
 def state_of(
     layers: Sequence[SparseLayer], method: Method, seed: int, step: int, updates: int, requested: float | None
 ) -> dict[str, Any]:
-    """The state: readable by `torch.load(weights_only=True)`, one bit a link for a mask."""
+    """The state: readable by `torch.load(weights_only=True)`, one bit a link for a mask.
+
+    Of sharded weights it has the whole, so that it is the same on every rank and as from one process.
+    """
     return {
         "version": _VERSION,
         "method": method.describe(),
@@ -50,15 +57,34 @@ def state_of(
         "requested": requested,
         "layers": {
             layer.name: {
-                "shape": list(layer.mask.shape),
-                "mask": pack(layer.mask),
-                "explored": pack(layer.explored),
-                "counts": list(layer.counts),
-                "memory": {key: value.detach().clone() for key, value in layer.memory.items()},
+                "shape": list(layer.target.parameter.shape),
+                "mask": pack(_whole(layer, layer.mask)),
+                "explored": pack(_whole(layer, layer.explored)),
+                "counts": _all_counts(layer),
+                "memory": {key: _whole(layer, value.detach()).clone() for key, value in layer.memory.items()},
             }
             for layer in layers
         },
     }
+
+
+def _whole(layer: SparseLayer, tensor: Tensor) -> Tensor:
+    """The rows of all ranks, on the CPU; what has another shape, or is whole, as it is."""
+    return tensor if layer.shard is None or tensor.shape != layer.mask.shape else layer.shard.gathered(tensor).cpu()
+
+
+def _all_counts(layer: SparseLayer) -> list[int]:
+    """Active units of all groups, those of other ranks included."""
+    if layer.groups_of is None:
+        return list(layer.counts)
+    here = torch.tensor(layer.counts, dtype=torch.int64, device=layer.mask.device)
+    by_row = here.view(layer.groups_of.rows, _groups_per_row(layer))
+    return [int(count) for count in layer.groups_of.gathered(by_row).flatten().tolist()]
+
+
+def _groups_per_row(layer: SparseLayer) -> int:
+    """Groups in each row, where no group goes beyond a row."""
+    return math.prod(layer.target.parameter.shape[1:]) // (layer.grid.units * layer.grid.members)
 
 
 def checked(state: Mapping[str, Any], layers: Sequence[SparseLayer], method: Method) -> Saved:
@@ -89,19 +115,30 @@ def checked(state: Mapping[str, Any], layers: Sequence[SparseLayer], method: Met
 
 def _layer(layer: SparseLayer, saved: Mapping[str, Any]) -> SavedLayer:
     shape = tuple(saved["shape"])
-    if shape != tuple(layer.mask.shape):
-        raise ValueError(f"{layer.name}: the state's mask has shape {shape}, the weight {tuple(layer.mask.shape)}")
+    if shape != tuple(layer.target.parameter.shape):
+        raise ValueError(f"{layer.name}: the state's mask has shape {shape}, the weight {tuple(layer.target.parameter.shape)}")
     try:
         mask, explored = unpack(saved["mask"], shape), unpack(saved["explored"], shape)
     except ValueError as error:
         raise ValueError(f"{layer.name}: {error}") from error
     counts = [int(count) for count in saved["counts"]]
+    total = int(mask.sum().item())
+    memory = dict(saved["memory"])
+    if layer.shard is not None:
+        mask, explored = layer.shard.of(mask), layer.shard.of(explored)
+        memory = {key: layer.shard.of(value) if tuple(value.shape) == shape else value for key, value in memory.items()}
+    counts_here = counts
+    if layer.groups_of is not None:
+        each = _groups_per_row(layer)
+        counts_here = counts[layer.groups_of.start * each :][: layer.groups_of.rows * each]
     mask = mask.to(layer.mask.device)
     units = layer.grid.units_of(mask)
-    if len(counts) != layer.grid.groups or units.sum(dim=1).tolist() != counts:
+    active = units.sum(dim=1).tolist()
+    right = active == counts_here if layer.units_of is None else total == sum(counts) * layer.grid.members
+    if len(counts_here) != layer.grid.groups or not right:
         raise ValueError(f"{layer.name}: the state's mask does not have the links per group that it claims; another structure?")
-    if int(mask.sum().item()) != sum(counts) * layer.grid.members:
+    if int(mask.sum().item()) != sum(active) * layer.grid.members:
         raise ValueError(f"{layer.name}: the state's mask cuts through units that live and die together")
     if layer.grid.allowed is not None and bool((units & ~layer.grid.allowed).any()):
         raise ValueError(f"{layer.name}: the state's mask has links outside of the allowed region")
-    return SavedLayer(mask, explored.to(layer.mask.device), counts, dict(saved["memory"]))
+    return SavedLayer(mask, explored.to(layer.mask.device), counts_here, memory, sum(active), sum(counts))

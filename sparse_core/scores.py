@@ -36,6 +36,7 @@ class Context:
         active: how many links are active, where it is known.
         memory: what stateful scores keep between steps, saved with the engine.
         dry: a dry run, which must leave the memory as it is.
+        offset: the position of the mask's first entry in the whole weight, of which a rank under FSDP2 sees some rows.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Context:
     active: int | None = None
     memory: MutableMapping[str, Tensor] = field(default_factory=dict)
     dry: bool = False
+    offset: int = 0
 
     def key(self, salt: str = "") -> int:
         """The hash key of this weight's random numbers at this update."""
@@ -58,7 +60,7 @@ class Context:
 
     def uniform(self, salt: str = "") -> Tensor:
         """float32 numbers in [0, 1) of the weight's shape, the same on every rank."""
-        return uniform(self.mask.numel(), self.key(salt), self.mask.device).view(self.mask.shape)
+        return uniform(self.mask.numel(), self.key(salt), self.mask.device, self.offset).view(self.mask.shape)
 
     def active_index(self) -> Tensor:
         """Flat positions of the active links, ascending (int64)."""
@@ -85,6 +87,18 @@ def watches_every_step(score: Score | None) -> bool:
     return score is not None and bool(getattr(score, "every_step", False))
 
 
+ELEMENTWISE = "Set `elementwise = True` on the score if every entry depends on that entry's weight, gradient and state only"
+"""The advice to whoever wrote a score that has to be told apart."""
+
+
+def is_elementwise(score: Score | None) -> bool:
+    """Whether a score of some rows is those rows of the score (`score.elementwise = True`): it looks at no other weight.
+
+    Under FSDP2 such a score is computed where the rows are; for others, the layer is gathered during an update.
+    """
+    return score is None or bool(getattr(score, "elementwise", False))
+
+
 def score_name(score: Score | None) -> str:
     """What a score is called in reports and saved states."""
     return "none" if score is None else str(getattr(score, "__name__", repr(score)))
@@ -92,6 +106,11 @@ def score_name(score: Score | None) -> str:
 
 def _without_gradient(score: Score) -> Score:
     score.needs_gradient = False  # type: ignore[attr-defined]
+    return score
+
+
+def _elementwise(score: Score) -> Score:
+    score.elementwise = True  # type: ignore[attr-defined]
     return score
 
 
@@ -104,6 +123,7 @@ def _present(gradient: Tensor | None, context: Context) -> Tensor:
     return gradient
 
 
+@_elementwise
 @_without_gradient
 def magnitude(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """|w|."""
@@ -146,26 +166,31 @@ def _spread(values: Tensor, weight: Tensor, context: Context) -> Tensor:
     return scores.scatter_(0, context.active_index(), values.to(weight.dtype)).view_as(weight)
 
 
+@_elementwise
 def gradient(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """|g|, the dense gradient (RigL, Evci et al. 2020)."""
     return _present(gradient, context).abs()
 
 
+@_elementwise
 def snip(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """|w g|: how much the loss would change without the link, to first order (SNIP, Lee et al. 2019)."""
     return (weight * _present(gradient, context)).abs()
 
 
+@_elementwise
 def taylor(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """(w g)**2 (Molchanov et al. 2019)."""
     return (weight * _present(gradient, context)).square()
 
 
+@_elementwise
 def sensitivity(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """|g| / |w|."""
     return _present(gradient, context).abs() / (weight.abs() + 1e-8)
 
 
+@_elementwise
 def reciprocal_sensitivity(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """|w| / |g|. Weights without a gradient score highest, so dead ones stay."""
     return weight.abs() / (_present(gradient, context).abs() + 1e-8)
@@ -178,15 +203,17 @@ def mest(lam: float = 1.0) -> Score:
         return weight.abs() + lam * _present(gradient, context).abs()
 
     score.__name__ = f"mest({lam})"
-    return score
+    return _elementwise(score)
 
 
+@_elementwise
 @_without_gradient
 def random(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """Uniform random numbers."""
     return context.uniform().to(weight.dtype)
 
 
+@_elementwise
 @_without_gradient
 def unfired(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """Random, but links that were never active come before all others (ITOP, Liu et al. 2021)."""
@@ -222,9 +249,11 @@ def ema(score: Score, beta: float = 0.9) -> Score:
 
     averaged.__name__ = label
     averaged.every_step = True  # type: ignore[attr-defined]
+    averaged.elementwise = is_elementwise(score)  # type: ignore[attr-defined]
     return averaged
 
 
+@_elementwise
 def _raw_gradient(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     return _present(gradient, context)
 
@@ -233,6 +262,7 @@ _raw_gradient.__name__ = "signed gradient"
 _momentum = ema(_raw_gradient, 0.9)
 
 
+@_elementwise
 def momentum(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
     """|average of the dense gradient over time| (SNFS, Dettmers and Zettlemoyer 2019).
 

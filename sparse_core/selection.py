@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sparse_core import radix
 from sparse_core.radix import number
+from sparse_core.shard import Shard
+from sparse_core.shard_selection import take_over_ranks
 
 _SORT_BELOW = 1 << 13  # shorter rows are sorted: two histograms would cost more
 
@@ -25,24 +27,28 @@ class Selection:
     not_finite: Tensor
 
 
-def take_largest(scores: Tensor, candidates: Tensor, counts: Tensor) -> Selection:
+def take_largest(scores: Tensor, candidates: Tensor, counts: Tensor, across: Shard | None = None) -> Selection:
     """In each group, take the `counts` candidates with the largest scores; equal scores by the lowest index.
 
     Args:
         scores: (groups, units), float32 or float64.
         candidates: (groups, units) bool. At least `counts` in every group.
         counts: (groups,) int64, on the same device.
+        across: there is one group, and every rank has the part of it that belongs to its rows.
     """
-    return _take(scores, candidates, counts, smallest=False)
+    return _take(scores, candidates, counts, across, smallest=False)
 
 
-def take_smallest(scores: Tensor, candidates: Tensor, counts: Tensor) -> Selection:
+def take_smallest(scores: Tensor, candidates: Tensor, counts: Tensor, across: Shard | None = None) -> Selection:
     """`take_largest` from the other end; equal scores by the lowest index too."""
-    return _take(scores, candidates, counts, smallest=True)
+    return _take(scores, candidates, counts, across, smallest=True)
 
 
-def _take(scores: Tensor, candidates: Tensor, counts: Tensor, smallest: bool) -> Selection:
+def _take(scores: Tensor, candidates: Tensor, counts: Tensor, across: Shard | None, smallest: bool) -> Selection:
     groups, units = scores.shape
+    if across is not None:
+        [found] = take_over_ranks([scores[0]], [candidates[0]], counts, [across], smallest)
+        return Selection(found.view(1, units), (candidates & ~torch.isfinite(scores)).sum())
     if groups == 1 and units >= _SORT_BELOW and scores.device.type == "cpu" and scores.dtype == torch.float32:
         taken, bad = radix.take(scores[0].contiguous(), candidates[0], number(counts), smallest)
         return Selection(taken.view(1, units), torch.tensor(bad))

@@ -16,6 +16,9 @@ from sparse_core.method import Method, resolve_density
 from sparse_core.optimizer_state import refuse_unsuited
 from sparse_core.ranked import best_units
 from sparse_core.selection import take_largest
+from sparse_core.shard import shard_of
+from sparse_core.shard_grid import grid_of_shard
+from sparse_core.shardable import refuse_unshardable
 from sparse_core.targets import Pattern, Target, matching, select
 from sparse_core.update import group_counts
 
@@ -32,7 +35,8 @@ def sparsify(
     """Make a model sparse, and keep it so while this optimizer trains it.
 
     Args:
-        model: the model, also inside of DistributedDataParallel or torch.compile.
+        model: the model, also inside of DistributedDataParallel or torch.compile, or after `fully_shard`: then every rank calls
+            this, and masks are of the rows that a rank holds.
         optimizer: any first-order optimizer; what it does not hold is left alone.
         method: a preset (`RigL(density=0.1, end=30_000)`) or a `Method`.
         include: globs over parameter or module names, or predicates (name, parameter) -> bool. None: the weights of Linear,
@@ -65,6 +69,7 @@ def sparsify(
     if method.moves_between_layers and len({layer.grid.members for layer in loose}) > 1:
         sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
+    refuse_unshardable(layers, method, seed)
     _place_links(model, layers, method, seed)
     return SparseEngine(model, optimizer, method, layers, seed)
 
@@ -86,8 +91,11 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
     grid = method.structure.fit(target.name, shape, device)
     if sum(grid.room()) == 0:
         raise ValueError(f"{target.name}: the allowed region is empty; exclude this weight")
-    mask = torch.zeros(shape, dtype=torch.bool, device=device)
-    return SparseLayer(target, grid, mask, mask.clone(), [0] * grid.groups, fixed_density)
+    shard = shard_of(target.name, target.parameter)
+    if shard is not None:
+        grid = grid_of_shard(target.name, grid, shard)
+    mask = torch.zeros(grid.shape, dtype=torch.bool, device=device)
+    return SparseLayer(target, grid, mask, mask.clone(), [0] * grid.groups, fixed_density, shard=shard)
 
 
 @torch.no_grad()
@@ -98,7 +106,8 @@ def _place_links(model: nn.Module, layers: Sequence[SparseLayer], method: Method
     for layer, counts in zip(layers, group_counts(layers, method, density), strict=True):
         layer.counts = counts
         scores = layer.grid.scores_of(_random_scores(layer, seed))
-        _activate(layer, take_largest(scores, layer.allowed_units(), torch.tensor(counts, device=scores.device)).taken)
+        wanted = torch.tensor(counts, dtype=torch.int64, device=scores.device)
+        _activate(layer, take_largest(scores, layer.allowed_units(), wanted, layer.units_of).taken)
     if ranked:
         others = [layer for layer in layers if layer.fixed_density is not None]
         for layer, units in zip(ranked, best_units(model, ranked, others, method, seed), strict=True):
@@ -107,10 +116,12 @@ def _place_links(model: nn.Module, layers: Sequence[SparseLayer], method: Method
 
 
 def _random_scores(layer: SparseLayer, seed: int) -> Tensor:
-    parameter = layer.target.parameter
-    return uniform(parameter.numel(), initial_key(seed, layer.name), parameter.device).view(parameter.shape)
+    mask, start = layer.mask, 0 if layer.shard is None else layer.shard.offset
+    return uniform(mask.numel(), initial_key(seed, layer.name), mask.device, start).view(mask.shape)
 
 
 def _activate(layer: SparseLayer, units: Tensor) -> None:
     layer.mask.copy_(layer.grid.mask_of(units))
     layer.explored.copy_(layer.mask)
+    layer.active_here = int(units.sum())
+    layer.active_everywhere = layer.active_here if layer.shard is None else int(layer.shard.sum(units.sum()))

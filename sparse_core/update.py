@@ -15,6 +15,7 @@ from sparse_core.method import Method
 from sparse_core.radix import count_true, number
 from sparse_core.scores import Score, score_name, survivors
 from sparse_core.threshold import Threshold, count_below, strongest
+from sparse_core.whole_score import score_of
 
 _THRESHOLD = "threshold"  # in the layers' memory, so that it is saved with them
 _THRESHOLD_OF = "threshold of update"
@@ -67,7 +68,7 @@ class _LayerWork:
         device = self.active.device
         if len(set(numbers)) == 1:
             return torch.full((len(numbers),), numbers[0], dtype=torch.int64, device=device)
-        host = torch.tensor(numbers)
+        host = torch.tensor(numbers, dtype=torch.int64)
         if device.type != "cpu":
             return host.pin_memory().to(device, non_blocking=True)  # a copy from ordinary memory would wait
         return host
@@ -76,21 +77,20 @@ class _LayerWork:
         """A score pooled over units; zeros where there is none."""
         if score is None:
             return torch.zeros(self.active.shape, device=self.active.device)
-        weight = self.given.weight
         kept = self.layer.grid.mask_of(self.kept) if role == "grow" else None
-        values = score(weight, self.given.gradient, context_of(self.layer, self.given, self.moment, role, kept))
-        if values.shape != weight.shape:
-            raise ValueError(
-                f"{self.layer.name}: the score {score_name(score)} has shape {tuple(values.shape)}, "
-                f"expected {tuple(weight.shape)}"
-            )
-        return self.layer.grid.scores_of(values if values.is_floating_point() else values.to(weight.dtype))
+        context = context_of(self.layer, self.given, self.moment, role, kept)
+        values = score_of(score, self.layer, self.given, context)
+        return self.layer.grid.scores_of(values if values.is_floating_point() else values.to(self.given.weight.dtype))
+
+    def over_ranks(self, tensor: Tensor) -> Tensor:
+        """What is counted here of a layer that is spread over ranks, summed; of any other, as it is."""
+        return tensor if self.layer.shard is None else self.layer.shard.sum(tensor)
 
     def drop(self, shrink: Tensor, scores: Tensor) -> None:
         """Drop within the layer: `shrink` units per group for good, and the exchange's quota."""
         left = self.counts - shrink
-        quota = rewire.exchange_quota(left, self.room - left, self.moment.rate)
-        done = rewire.drop(self.kept, scores, quota, shrink)
+        quota = rewire.exchange_quota(left, self.room - left, self.moment.rate, self.layer.groups_of)
+        done = rewire.drop(self.kept, scores, quota, shrink, self.layer.units_of, self.layer.groups_of)
         self.kept = done.kept
         self.exchanged = done.counts - shrink
         self.not_finite = self.not_finite + done.not_finite
@@ -118,7 +118,8 @@ class _LayerWork:
         """Grow; returns the new mask of units."""
         if self.method.grow is None or self.moment.prune_only:
             return self.kept
-        grown = rewire.grow(self.kept, self.layer.grid.allowed, self.score(self.method.grow, "grow"), amount)
+        scores = self.score(self.method.grow, "grow")
+        grown = rewire.grow(self.kept, self.layer.grid.allowed, scores, amount, self.layer.units_of)
         self.not_finite = self.not_finite + grown.not_finite
         return grown.units
 
@@ -126,7 +127,10 @@ class _LayerWork:
 def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> None:
     if method.scope == "layer":
         targets = _layer_targets(work, method, moment)
-        _check_change(work, sum(map(sum, targets)) - sum(sum(one.layer.counts) for one in work), method)
+        if moment.density is not None:
+            layers = [one.layer for one in work]
+            changes = [sum(new) - sum(layer.counts) for layer, new in zip(layers, targets, strict=True)]
+            _check_change(work, _everywhere(layers, changes), method)
         for one, target in zip(work, targets, strict=True):
             if method.fan_in is not None:
                 one.drop_by_row(sum(target))
@@ -200,8 +204,9 @@ def _check_change(work: list[_LayerWork], change: int, method: Method) -> None:
 
 
 def _drop_over_all(work: list[_LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:
-    for one, keeps in zip(work, rewire.drop_over_all([one.kept for one in work], scores, count), strict=True):
-        dropped = count_true(one.kept) - count_true(keeps)
+    shards = [one.layer.shard for one in work]
+    for one, keeps in zip(work, rewire.drop_over_all([one.kept for one in work], scores, count, shards), strict=True):
+        dropped = one.over_ranks(count_true(one.kept) - count_true(keeps))
         one.kept = keeps
         if exchange:
             one.exchanged = dropped
@@ -229,12 +234,13 @@ def _shared_growth(work: list[_LayerWork], share: Score) -> list[Tensor]:
     means: list[Tensor] = []
     for one in work:
         if share is survivors:
-            means.append(count_true(one.kept).sum())
+            means.append(one.over_ranks(count_true(one.kept).sum()))
             continue
         worth = one.score(share, "share")
-        means.append(torch.where(one.active, worth, 0.0).sum() / count_true(one.active).sum().clamp(min=1))
+        worth = one.over_ranks(torch.where(one.active, worth, 0.0).sum())
+        means.append(worth / one.over_ranks(count_true(one.active).sum()).clamp(min=1))
     total = _stacked(one.exchanged + one.rise for one in work).sum()
-    room = _stacked(one.room - count_true(one.kept) for one in work)
+    room = _stacked(one.room - one.over_ranks(count_true(one.kept)) for one in work)
     shared = share_out(total, torch.stack(means).double().nan_to_num(), room)
     return [amount.view(1) for amount in shared]
 
@@ -261,16 +267,30 @@ def _layer_targets(work: list[_LayerWork], method: Method, moment: Moment) -> li
 
 def _none_above(targets: list[list[int]], layers: Sequence[SparseLayer]) -> list[list[int]]:
     """Targets for a method that grows nothing: where rounding would give a layer a link more than it has, others keep one."""
-    total = sum(sum(target) * layer.grid.members for target, layer in zip(targets, layers, strict=True))
-    slack = sum(layer.grid.groups * layer.grid.members for layer in layers if layer.grid.groups * layer.grid.members > 1)
+    total = _everywhere(layers, [sum(target) * layer.grid.members for target, layer in zip(targets, layers, strict=True)])
+    grouped = [layer.groups_of is not None or layer.grid.groups > 1 for layer in layers]
+    loose = [many or layer.grid.members > 1 for many, layer in zip(grouped, layers, strict=True)]
+    slack = _everywhere(
+        layers, [layer.grid.groups * layer.grid.members * one for one, layer in zip(loose, layers, strict=True)]
+    )
     if total > sum(layer.links for layer in layers) + slack:
         return targets  # more than rounding explains: a density that rises is refused
     capped = [list(map(min, target, layer.counts)) for target, layer in zip(targets, layers, strict=True)]
-    if any(layer.grid.groups > 1 or layer.grid.members != layers[0].grid.members for layer in layers):
+    if any(grouped) or any(layer.grid.members != layers[0].grid.members for layer in layers):
         return capped
     room = torch.tensor([layer.counts[0] - target for [target], layer in zip(capped, layers, strict=True)])
     spare = share_out(sum(map(sum, targets)) - sum(map(sum, capped)), room.double(), room).tolist()
     return [[target + more] for [target], more in zip(capped, spare, strict=True)]
+
+
+def _everywhere(layers: Sequence[SparseLayer], numbers: Sequence[int]) -> int:
+    """The sum of a number for each layer; where its groups are shared out over ranks, the number is of those here."""
+    shards = [layer.groups_of for layer in layers]
+    shard = next((one for one in shards if one is not None), None)
+    if shard is None:
+        return sum(numbers)
+    here = sum(amount for amount, one in zip(numbers, shards, strict=True) if one is not None)
+    return sum(numbers) - here + number(shard.sum(torch.tensor([here], device=layers[0].mask.device)))
 
 
 def _total_target(work: list[_LayerWork], method: Method, moment: Moment) -> int:
@@ -282,26 +302,36 @@ def _total_target(work: list[_LayerWork], method: Method, moment: Moment) -> int
 def _read(work: list[_LayerWork], units: list[Tensor], method: Method) -> list[LayerPlan]:
     """The one moment at which an update waits for the device: counts and bad scores of all layers at once."""
     masks = [one.layer.grid.mask_of(new) for one, new in zip(work, units, strict=True)]
-    facts = []
+    facts, of_all_ranks = [], []
+    device = work[0].active.device
     for one, new in zip(work, units, strict=True):
-        device = work[0].active.device
+        counts_here = count_true(new).to(device)
         facts += [
             one.not_finite.view(1).to(device),
             count_true(new & ~one.active).sum().view(1).to(device),
-            count_true(new).to(device),
+            counts_here,
         ]
-    numbers = torch.cat(facts).tolist()
+        if one.layer.shard is not None:
+            of_all_ranks.append(torch.stack([one.not_finite.to(device), counts_here.sum()]))
+    shard = next((one.layer.shard for one in work if one.layer.shard is not None), None)
+    totals = [] if shard is None else [shard.sum(torch.cat(of_all_ranks))]
+    numbers = torch.cat(totals + facts).tolist()
+    everywhere, numbers = iter(numbers[: 2 * len(of_all_ranks)]), numbers[2 * len(of_all_ranks) :]
     plans = []
     for one, new, mask in zip(work, units, masks, strict=True):
         bad, grown, counts = numbers[0], numbers[1], numbers[2 : 2 + new.shape[0]]
         numbers = numbers[2 + new.shape[0] :]
+        here = total = sum(counts)
+        if one.layer.shard is not None:
+            bad, total = next(everywhere), next(everywhere)
+            counts = counts if one.layer.units_of is None else [total]
         if bad:
             raise FloatingPointError(
                 f"{one.layer.name}: {bad} scores of {score_name(method.drop)} (drop) or {score_name(method.grow)} (grow) "
                 "are not finite; nothing was changed. Look for an infinite weight or gradient"
             )
         dropped = one.layer.grid.mask_of(one.active & ~one.kept)
-        plans.append(LayerPlan(one.layer, mask, dropped, counts, grown * one.layer.grid.members))
+        plans.append(LayerPlan(one.layer, mask, dropped, counts, grown * one.layer.grid.members, here, total))
     return plans
 
 

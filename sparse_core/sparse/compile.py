@@ -138,17 +138,11 @@ def compile_sparse(
         raise ValueError(f"margin must be at least 1, not {margin}")
     plain = copied(model).eval()
     names = parameter_names(plain)
-    masks = {names.resolve(name, mask): (name, mask) for name, mask in engine.masks.items()}
-    for first, (name, mask) in masks.items():
-        weight = names.first[first].detach()
-        if not weight.isfinite().all():
-            raise ValueError(f"{name} holds values that are not finite")
-        if bool((weight * ~mask.to(weight.device)).count_nonzero()):
-            raise ValueError(f"{name} is not zero outside of its mask: the masks are not of this model, or it changed since")
-    candidates: dict[str, _Candidate] = {}
+    masks = checked_masks(names, engine)
+    candidates: dict[str, Candidate] = {}
     dense: dict[str, str] = {}
     for first in masks:
-        layer = _plain_linear(plain, names, first)
+        layer = plain_linear(plain, names, first, (torch.float32, torch.float64))
         if isinstance(layer, str):
             dense[first] = layer
         else:
@@ -171,6 +165,21 @@ def compile_sparse(
     return CompiledSparse(plain, tuple(decisions))
 
 
+def checked_masks(names: Names, engine: HasMasks) -> dict[str, tuple[str, Tensor]]:
+    """First parameter name -> (the name that the mask came under, the mask).
+
+    Raises ValueError for masks that fit no parameter, a weight that is not zero outside of its mask or not finite.
+    """
+    masks = {names.resolve(name, mask): (name, mask) for name, mask in engine.masks.items()}
+    for first, (name, mask) in masks.items():
+        weight = names.first[first].detach()
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} holds values that are not finite")
+        if bool((weight * ~mask.to(weight.device)).count_nonzero()):
+            raise ValueError(f"{name} is not zero outside of its mask: the masks are not of this model, or it changed since")
+    return masks
+
+
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy without the wrappers of torch.compile and data parallel training, at any depth."""
     memo: dict[int, Any] = {}
@@ -181,7 +190,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 @dataclass
-class _Candidate:
+class Candidate:
     """A layer that might become sparse, and what the sample showed of it. `places`: the modules and names that hold it."""
 
     layer: nn.Linear
@@ -193,7 +202,7 @@ class _Candidate:
     other_precision: bool = False
 
 
-def _plain_linear(model: nn.Module, names: Names, first: str) -> _Candidate | str:
+def plain_linear(model: nn.Module, names: Names, first: str, dtypes: tuple[torch.dtype, ...]) -> Candidate | str:
     """The one linear layer that has this weight, or why it cannot be replaced."""
     parameter = names.first[first]
     owners: dict[int, tuple[nn.Module, str]] = {}
@@ -206,18 +215,18 @@ def _plain_linear(model: nn.Module, names: Names, first: str) -> _Candidate | st
     (module, name), *_ = owners.values()
     if type(module) is not nn.Linear or name != "weight":
         return f"it belongs to {type(module).__name__}, not to a plain Linear"
-    if module.weight.dtype not in (torch.float32, torch.float64):
+    if module.weight.dtype not in dtypes:
         return f"it is in {module.weight.dtype}"
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in module.__dict__:
         return "it has hooks, or a forward of its own"
     places = [(parent, key) for parent in model.modules() for key, child in parent._modules.items() if child is module]
-    return _Candidate(module, places)
+    return Candidate(module, places)
 
 
 class _OutsideUse(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation on a candidate's weight or bias while the candidate is not running, by the memory that it reads."""
 
-    def __init__(self, candidates: Mapping[str, _Candidate]) -> None:
+    def __init__(self, candidates: Mapping[str, Candidate]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.by_storage = {_storage(p): c for c in candidates.values() for p in c.layer.parameters() if p.numel()}
 
@@ -233,7 +242,7 @@ class _OutsideUse(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _watched(candidates: Mapping[str, _Candidate]) -> Iterator[None]:
+def _watched(candidates: Mapping[str, Candidate]) -> Iterator[None]:
     """Collect the inputs of the candidates, and uses of their weights elsewhere.
 
     Their forward is wrapped, for hooks would turn off the fused path of torch's transformer layers, which reads weights
@@ -249,7 +258,7 @@ def _watched(candidates: Mapping[str, _Candidate]) -> Iterator[None]:
             del candidate.layer.__dict__["forward"]
 
 
-def _recorded(candidate: _Candidate) -> Callable[[Tensor], Tensor]:
+def _recorded(candidate: Candidate) -> Callable[[Tensor], Tensor]:
     """The layer's forward, which also notes its input."""
 
     def forward(input: Tensor) -> Tensor:
@@ -268,7 +277,7 @@ def _recorded(candidate: _Candidate) -> Callable[[Tensor], Tensor]:
 
 
 def _decide(
-    name: str, density: float, candidate: _Candidate, mask: Tensor, margin: float, measure: Measure
+    name: str, density: float, candidate: Candidate, mask: Tensor, margin: float, measure: Measure
 ) -> tuple[Decision, Linear | None]:
     """Measure a candidate. Returns the sparse layer too, if there is one to compare with."""
     shapes = tuple((key[0], calls) for key, calls in candidate.calls.items())

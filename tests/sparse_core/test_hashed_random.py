@@ -159,9 +159,9 @@ def test_numbers_are_hashed_only_where_a_score_is_random(method: Method, hashed:
     run = training(mlp(6, 12, 5), method)
     sizes: list[int] = []
 
-    def counting(count: int, key: int, device: Any = "cpu") -> Tensor:
+    def counting(count: int, key: int, device: Any, start: int) -> Tensor:
         sizes.append(count)
-        return uniform(count, key, device)
+        return uniform(count, key, device, start)
 
     monkeypatch.setattr(scores, "uniform", counting)
     data = batches(4, 4, 6, 5)
