@@ -55,7 +55,7 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
         panel.axvline(0.0, color="#30343b", linewidth=1.0)
         better = "right" if metric in HIGHER_IS_BETTER else "left"
         panel.set_title(f"{NAMES[metric]}\n(better to the {better})", fontsize=10)
-        panel.set_xlabel(f"% of {comparison.baseline}", fontsize=9)
+        panel.set_xlabel(f"% of {as_label(comparison.baseline)}", fontsize=9)
         panel.set_yticks(range(len(classes)), [class_name(kind) for _, kind in classes])
         panel.set_ylim(len(classes) - 0.5, -0.5)
         panel.grid(axis="x", color="#e3e6ea")
@@ -131,7 +131,15 @@ def legend_of(comparison: Comparison, names: Sequence[str]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     looks = {name: look_of(comparison, name) for name in names}
-    return [Line2D([], [], color=color, marker=marker, linewidth=1.4, label=name) for name, (color, marker) in looks.items()]
+    return [
+        Line2D([], [], color=color, marker=marker, linewidth=1.4, label=as_label(name)) for name, (color, marker) in looks.items()
+    ]
+
+
+def as_label(name: str) -> str:
+    """A name as Matplotlib shows it letter by letter: no formula between dollars, no entry hidden by a leading underscore."""
+    label = name.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, Any]:

@@ -81,7 +81,7 @@ def print_table(table: TextTable, title: str) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)
-    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    shown = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
     for index, name in enumerate(table.head):
         shown.add_column(name, justify="left" if index < table.left else "right")
     for position, row in enumerate(table.rows):

@@ -40,3 +40,29 @@ def test_intervals_hold_the_true_difference_about_as_often_as_they_say(
     print(held)
     for truth, share in held.items():
         assert 0.84 <= share <= 0.985, (truth, share)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("telling", [2, 4])
+def test_intervals_of_a_class_in_few_scenes_hold_the_truth_too(seeds: int, telling: int) -> None:
+    rng = np.random.default_rng(10 * seeds + telling)
+    draws = draw(RESAMPLES, SCENES, seeds, seed=1)
+    copies = draws.scenes[:, :telling].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        weights = copies / copies.sum(axis=1, keepdims=True)  # NaN where a resample holds none of the class
+    hits = 0
+    for _ in range(TRIALS):
+        difference = rng.standard_normal((1, telling)) + 0.3 * rng.standard_normal((seeds, telling))
+        found = intervals(difference.mean(axis=1), difference @ weights.T, draws, 0.9, telling=telling)
+        hits += bool(found.low <= 0.0 <= found.high)
+    assert 0.82 <= hits / TRIALS <= 0.985
+
+
+def test_a_single_scene_gives_no_interval() -> None:
+    draws = draw(RESAMPLES, SCENES, 2, seed=1)
+    values = np.array([[0.5, 0.5], [0.6, 0.6]])
+    found = intervals(values, np.repeat(values[:, None], RESAMPLES, axis=1), draws, telling=[1, SCENES])
+    assert np.isnan([found.low[0], found.high[0]]).all()
+    assert not found.excludes_zero[0]
+    assert np.isfinite([found.low[1], found.high[1]]).all()
+    np.testing.assert_allclose(found.estimate, 0.55)

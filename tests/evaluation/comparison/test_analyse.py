@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,32 @@ def test_pairing_takes_away_what_the_variants_share() -> None:
     alone = found.variants["plain"].values
     width = difference.high - difference.low
     assert width[-1, -1, MIN_ADE] < 0.5 * (alone.high - alone.low)[-1, -1, MIN_ADE]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_scene_proves_nothing(seeds: int) -> None:
+    """Resamples of one scene are all alike: an interval over them would have no width."""
+    found = compared(5.0, seeds=seeds, scenes=1, trial=3)
+    difference = found.variants["better"].difference
+    assert difference is not None
+    assert difference.estimate[-1, -1, MIN_ADE] < 0
+    assert np.isnan(difference.low).all()
+    assert list(verdicts(found, "better")) == []
+    assert count_intervals(found) == (0, 0)
+
+
+def test_a_class_of_one_scene_has_no_interval_and_leaves_those_of_others() -> None:
+    def rare(seed: int, gain_m: float) -> SceneScores:
+        scores = made_scores(30, model_seed=seed, gain_m=gain_m)
+        kinds = np.where(scores.scene == 0, 3, np.minimum(scores.rows["object_type"], 2))
+        return replace(scores, rows={**scores.rows, "object_type": kinds})
+
+    runs = {name: {seed: rare(seed, gain_m) for seed in range(3)} for name, gain_m in (("plain", 0.0), ("better", 0.4))}
+    difference = analyse(runs, num_resamples=200, level=0.95, seed=0).variants["better"].difference
+    assert difference is not None
+    assert np.isfinite(difference.estimate[2, -1, MIN_ADE])
+    assert np.isnan(difference.low[[2, 3], -1, MIN_ADE]).all()
+    assert (difference.high[:2, -1, MIN_ADE] < 0).all()
 
 
 def test_only_seeds_that_both_have_are_compared() -> None:
