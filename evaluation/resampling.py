@@ -26,7 +26,7 @@ CLASSES = (*(kind.name for kind in PREDICTED_TYPES), "mean")
 COLUMNS = METRIC_NAMES
 """Axis of metrics."""
 BLOCK_ENTRIES = 2**24
-"""Weightings times predicted modes that are looked at together: some 64 MB in single precision, whatever the number of scenes."""
+"""Weightings times predicted modes that are looked at together: some 64 MB in single precision."""
 
 
 def resampled_values(scores: SceneScores, weights: Weights) -> Float:

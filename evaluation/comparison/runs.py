@@ -110,7 +110,7 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         "variant": variant.name,
         "seed": seed,
         "recipe": recipe,
-        "options": {name: value for name, value in variant.options.items() if name not in {*recipe, *HARMLESS_OPTIONS}},
+        "options": training_options(variant),
         "start": _start_fingerprint(variant.options.get("init_from")),
         "data": data,
         "threads": threads,
@@ -127,6 +127,12 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         evaluate_words=("--data", str(variant.data), "--split", plan.split, "--bucketing", plan.bucketing, *plan.words),
         threads=threads,
     )
+
+
+def training_options(variant: Variant) -> dict[str, Any]:
+    """Options of a variant that its recipe does not hold, and that a result may depend on."""
+    known = {*variant.recipe(seed=0), *HARMLESS_OPTIONS}
+    return {name: value for name, value in variant.options.items() if name not in known}
 
 
 def _key(settings: Mapping[str, Any]) -> str:

@@ -96,9 +96,11 @@ def _value(value: float, metric: str) -> str:
 
 
 def _difference(metric: str, estimate: float, low: float, high: float) -> str:
-    if np.isnan(estimate) or np.isnan(low):
+    if np.isnan(estimate):
         return "-"
     digits = DIGITS[metric]
+    if np.isnan(low):
+        return f"{estimate:+.{digits}f} [?]"  # one scene tells of it: no interval
     text = f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     word = better_or_worse(metric, low, high)
     return f"**{text} {word}**" if word else text

@@ -66,3 +66,23 @@ def test_a_single_scene_gives_no_interval() -> None:
     assert not found.excludes_zero[0]
     assert np.isfinite([found.low[1], found.high[1]]).all()
     np.testing.assert_allclose(found.estimate, 0.55)
+
+
+def test_the_spread_follows_from_scenes_and_seeds() -> None:
+    """Two made seeds on three scenes, against the variances written out by hand."""
+    of_scenes, of_pairs = np.array([0.0, 1.0, 5.0]), np.array([[0.5, -0.5, 0.0], [-0.2, 0.6, -0.4]])
+    differences = of_scenes + of_pairs + np.array([[0.3], [-0.3]])
+    draws = draw(4000, 3, 2, seed=3)
+    resampled = differences @ draws.scenes.T / 3
+    found = intervals(differences.mean(axis=1), resampled, draws, 0.9)
+    mean, single = resampled.mean(axis=0).var(), resampled.var(axis=1).mean()
+    # The mean over S seeds keeps 1/S of what is particular to a seed on a scene, and all of what is a scene's own.
+    scenes = mean - (single - mean) / (2 - 1)
+    seeds = differences.mean(axis=1).var(ddof=1) / 2
+    spread = np.sqrt(scenes * 2.91999**2 + seeds * 6.31375**2)  # Student's 95 % quantiles at 2 and 1 degrees of freedom
+    # The shape is the drawn one, where that is wider than a normal distribution.
+    drawn = (draws.seeds.T * resampled).sum(axis=0)
+    low, high = np.quantile(drawn - drawn.mean(), [0.05, 0.95]) / drawn.std()
+    np.testing.assert_allclose(found.low - found.estimate, min(low / 1.64485, -1.0) * spread, rtol=1e-4)
+    np.testing.assert_allclose(found.high - found.estimate, max(high / 1.64485, 1.0) * spread, rtol=1e-4)
+    assert min(low / 1.64485, -1.0) == -1.0 or max(high / 1.64485, 1.0) == 1.0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from evaluation import resampling
 from evaluation.accumulate import MotionMetrics
 from evaluation.metric_config import METRIC_NAMES
-from evaluation import resampling
 from evaluation.resampling import CLASSES, resampled_values, scenes_that_tell
 from evaluation.scene_scores import SceneScores
 from limtr.scene import ObjectType

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ import pytest
 from evaluation.compare import CompareConfig, run
 from evaluation.comparison import perform
 from evaluation.comparison.plots import pareto_front
+from evaluation.comparison.results import why_order_differs
+from evaluation.comparison.variants import read_variants
+from tests.builders import tiny_scene
 from tests.evaluation.comparison.made_runs import MadeCommands, made_data, write_variants
+from tests.evaluation.examples import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +213,67 @@ def test_variants_in_batches_of_their_own_are_said_to_differ_in_order(
     assert "the variants differ in batch_size, so they do not see the scenes in one order" in capsys.readouterr().out
 
 
+def test_variants_of_other_scenes_are_said_to_differ_in_data(data: Path, tmp_path: Path) -> None:
+    same, other = made_data(tmp_path / "same"), tmp_path / "other"
+    write_dataset(other, {"train": [tiny_scene(2), tiny_scene(1)], "validation": [tiny_scene(50)]})
+    (one,) = read_variants(write_variants(tmp_path, one="{steps: 4}"), data)
+    assert why_order_differs([one, replace(one, data=same)]) == ""
+    assert why_order_differs([one, replace(one, data=other)]) == "data"
+
+
+def test_names_of_any_letters_are_shown_as_they_are(
+    commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("../_one [/b]", "$x_$ | [red]two")
+    files = []
+    for number, name in enumerate(names):
+        files.append(tmp_path / f"{number}.yaml")
+        files[-1].write_text(f"name: {json.dumps(name)}\ntrain: {{steps: 4, lidar: {json.dumps(bool(number))}}}\n")
+    out = tmp_path / "out"
+    assert run(compare(tuple(files), data, out, seeds=1)) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in names)
+    assert f"differences to {names[0]} with 95% intervals over scenes (one seed)" in told
+    assert {path.parent for path in (out / "runs").iterdir()} == {out / "runs"}
+    assert (out / "differences.png").exists()
+
+
+def test_equal_variants_and_limits_in_minutes_are_remarked(
+    commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, workers: 0}", three="{steps: 4, minutes: 1}")
+    assert run(compare(files, data, tmp_path / "out", seeds=1)) == 0
+    told = capsys.readouterr().err
+    assert "one and two are the same training: their difference can only be zero" in told
+    assert told.count("are the same training") == 1
+    assert "three is limited in minutes" in told
+    assert told.count("is limited in minutes") == 1
+
+
+def test_results_are_not_written_into_another_verbs_folder(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text('{"verb": "train"}')
+    with pytest.raises(ValueError, match=r"out holds what `limtr train` wrote .*; choose another folder"):
+        run(compare(write_variants(tmp_path, one="{steps: 4}"), data, out, seeds=1))
+    assert commands.done == []
+    assert (out / "report.json").read_text() == '{"verb": "train"}'
+
+
+def test_pictures_of_an_earlier_call_do_not_stay(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
+    files, out = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, lidar: false}"), tmp_path / "out"
+    run(compare(files, data, out, seeds=1, corrupt=("lidar-fog",), severities=(1, 4)))
+    assert (out / "robustness.png").exists()
+    run(compare(files[:1], data, out, seeds=1))
+    assert not (out / "robustness.png").exists()
+    assert not (out / "differences.png").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"seeds": 0}, "--seeds must be at least 1, is 0"), ({"resamples": 10}, "--resamples must be at least 100"),
+     ({"executor": "local", "workers": 2}, "--workers 2 needs --executor ray"),
+     ({"executor": "local", "ray_address": "here"}, "--ray-address needs --executor ray"),
      ({"level": 1.0}, "--level"), ({"config": ()}, "--config must name")],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
