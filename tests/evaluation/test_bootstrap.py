@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import Draws, draw, intervals
+from evaluation.bootstrap import Draws, Intervals, draw, intervals
 
 SCENES, RESAMPLES, TRIALS = 40, 400, 300
 
@@ -68,21 +68,32 @@ def test_a_single_scene_gives_no_interval() -> None:
     np.testing.assert_allclose(found.estimate, 0.55)
 
 
-def test_the_spread_follows_from_scenes_and_seeds() -> None:
-    """Two made seeds on three scenes, against the variances written out by hand."""
-    of_scenes, of_pairs = np.array([0.0, 1.0, 5.0]), np.array([[0.5, -0.5, 0.0], [-0.2, 0.6, -0.4]])
-    differences = of_scenes + of_pairs + np.array([[0.3], [-0.3]])
-    draws = draw(4000, 3, 2, seed=3)
-    resampled = differences @ draws.scenes.T / 3
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_spread_follows_from_scenes_and_seeds_and_the_shape_from_the_draws(sign: float) -> None:
+    """Two made seeds on twelve scenes, one of which stands far out, against the formulas written out by hand."""
+    of_scenes = sign * np.array([0.0, 0.1, -0.1, 0.2, 0.0, 0.1, -0.2, 0.0, 0.1, -0.1, 0.0, 9.0])
+    of_pairs = 0.2 * np.random.default_rng(1).standard_normal((2, 12))
+    differences = of_scenes + of_pairs + np.array([[0.1], [-0.1]])
+    draws = draw(2000, 12, 2, seed=3)
+    resampled = differences @ draws.scenes.T.astype(np.float64) / 12
     found = intervals(differences.mean(axis=1), resampled, draws, 0.9)
     mean, single = resampled.mean(axis=0).var(), resampled.var(axis=1).mean()
     # The mean over S seeds keeps 1/S of what is particular to a seed on a scene, and all of what is a scene's own.
     scenes = mean - (single - mean) / (2 - 1)
     seeds = differences.mean(axis=1).var(ddof=1) / 2
-    spread = np.sqrt(scenes * 2.91999**2 + seeds * 6.31375**2)  # Student's 95 % quantiles at 2 and 1 degrees of freedom
-    # The shape is the drawn one, where that is wider than a normal distribution.
+    spread = np.sqrt(scenes * (1.795885 / 1.644854) ** 2 + seeds * (6.313752 / 1.644854) ** 2)  # Student's, 11 and 1 degrees
     drawn = (draws.seeds.T * resampled).sum(axis=0)
     low, high = np.quantile(drawn - drawn.mean(), [0.05, 0.95]) / drawn.std()
-    np.testing.assert_allclose(found.low - found.estimate, min(low / 1.64485, -1.0) * spread, rtol=1e-4)
-    np.testing.assert_allclose(found.high - found.estimate, max(high / 1.64485, 1.0) * spread, rtol=1e-4)
-    assert min(low / 1.64485, -1.0) == -1.0 or max(high / 1.64485, 1.0) == 1.0
+    # On the short side a normal distribution is wider than the draws, on the long side the draws are.
+    low, high = (-1.644854, high) if sign > 0 else (low, 1.644854)
+    assert max(-low, high) > 1.7
+    np.testing.assert_allclose(found.estimate, differences.mean(), rtol=1e-12)
+    np.testing.assert_allclose(
+        [found.low - found.estimate, found.high - found.estimate], [low * spread, high * spread], rtol=1e-5
+    )
+
+
+def test_an_interval_excludes_zero_on_either_side() -> None:
+    low, high = np.array([-2.0, 1.0, -1.0, np.nan, 0.0]), np.array([-1.0, 2.0, 1.0, np.nan, 0.0])
+    found = Intervals(estimate=low, low=low, high=high, level=0.9)
+    assert found.excludes_zero.tolist() == [True, True, False, False, False]
