@@ -70,3 +70,35 @@ def test_what_an_interrupted_training_cost_is_counted(data: Path, tmp_path: Path
     assert cost["cpu_s"] > 0
     assert cost["wall_s"] >= 0.3
     assert calls[0].returncode == -signal.SIGTERM
+
+
+def test_costs_of_attempts_add_up_and_the_peak_is_the_largest(data: Path, tmp_path: Path) -> None:
+    item = planned(data, tmp_path)
+    item.folder.mkdir(parents=True)
+    for cpu_s, peak in ((1.0, 7.0), (2.0, 5.0)):
+        perform._add_cost(item, "train", {"cpu_s": cpu_s, "wall_s": 2 * cpu_s, "peak_rss_bytes": peak})
+    perform._add_cost(item, "evaluate", {"cpu_s": 9.0})
+    cost = json.loads((item.folder / perform.COST_FILE).read_text())
+    assert cost == {"train": {"cpu_s": 3.0, "wall_s": 6.0, "peak_rss_bytes": 7.0}, "evaluate": {"cpu_s": 9.0}}
+
+
+def test_an_evaluation_is_asked_for_the_scores_of_its_own_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = planned(data, tmp_path)
+    called: list[list[str]] = []
+
+    def noted(run: Run, verb: str, words: list[str], lock: int) -> None:
+        called.append([verb, *words])
+        (run.training / "report.json").parent.mkdir(parents=True, exist_ok=True)
+        (run.training / "report.json").write_text('{"results": {"position": {"step": 4}}}')
+        perform._add_cost(run, verb, {"cpu_s": 1.0})
+
+    monkeypatch.setattr(perform, "_limtr", noted)
+    perform.perform(item)
+    (train, evaluate) = called
+    assert train == ["train", *item.train_words, "--out", str(item.training)]
+    assert evaluate[:1] == ["evaluate"]
+    assert {"--scene-scores", *item.evaluate_words} <= set(evaluate)
+    assert evaluate[evaluate.index("--checkpoint") + 1] == str(item.training)
+    assert evaluate[evaluate.index("--out") + 1] == str(item.evaluation)
