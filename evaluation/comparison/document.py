@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.comparison.analyse import Comparison
-from evaluation.comparison.degraded import Curves, curves_table
+from evaluation.comparison.degraded import Curves, curves_table, untouched
 from evaluation.comparison.results import Context
 from evaluation.comparison.tables import cost_table, quality_table
 from evaluation.comparison.variants import Variant
@@ -32,6 +32,8 @@ def write_document(
         quality_table(comparison).as_markdown(),
         *(f"![{picture.stem}]({picture.name})" for picture in pictures),
         *(["## Degraded inputs", curves_table(curves).as_markdown()] if curves else []),
+        *(f"`{corruption}`: {', '.join(names)} reads no LiDAR and feels nothing of it." for corruption, names in
+          untouched(curves, list(comparison.variants)).items()),
         "## Cost",
         cost_table(comparison, context.costs).as_markdown(),
         "Times and memory are those of `limtr train` on this machine beside whatever else ran; CPU-seconds depend least on "

@@ -57,6 +57,9 @@ def test_a_comparison_finds_the_better_variant_and_writes_everything(
     text = (tmp_path / "out" / "compare.md").read_text()
     assert said in text
     assert "all variants see the training scenes in one order" in text
+    looked, excluded = results["intervals_looked_at"], results["intervals_excluding_zero"]
+    assert (looked, excluded) == (20, len(two["verdicts"]))
+    assert f"{excluded} of 20 intervals exclude zero. Were nothing different, about 1.0 of them would by chance" in text
     for name in ("differences.png", "pareto.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
@@ -91,6 +94,7 @@ def test_degraded_inputs_are_passed_on_and_shown_without_training_again(
     text = (tmp_path / "out" / "compare.md").read_text()
     assert "| minADE m | lidar-fog | two | 1.050 | 2.050 | 5.050 | +381.0% |" in text
     assert "--corrupt lidar-fog --severities 1 4" in text
+    assert "feels nothing" not in text
     assert (tmp_path / "out" / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -248,6 +252,18 @@ def test_equal_variants_and_limits_in_minutes_are_remarked(
     assert told.count("are the same training") == 1
     assert "three is limited in minutes" in told
     assert told.count("is limited in minutes") == 1
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_scene_is_compared_without_any_interval(commands: MadeCommands, data: Path, tmp_path: Path, seeds: int) -> None:
+    commands.num_scenes = 1
+    files, out = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, lidar: false}"), tmp_path / "out"
+    assert run(compare(files, data, out, seeds=seeds)) == 0
+    text = (out / "compare.md").read_text()
+    assert "**two**: no interval of the difference to one is known: too few scenes." in text
+    assert "[?]" in text
+    assert json.loads((out / "results.json").read_text())["variants"]["two"]["verdicts"] == []
+    assert (out / "differences.png").exists()
 
 
 def test_results_are_not_written_into_another_verbs_folder(commands: MadeCommands, data: Path, tmp_path: Path) -> None:

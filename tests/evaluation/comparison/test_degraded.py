@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evaluation.comparison.degraded import curves_table, read_curves
+from evaluation.comparison.degraded import curves_table, read_curves, untouched
 from limtr.files import write_json
 
 
@@ -32,3 +32,9 @@ def test_the_change_is_of_the_undisturbed_value(tmp_path: Path) -> None:
     assert table.head[-3:] == ("undisturbed", "severity 5", "change")
     assert table.rows[0] == ("minADE m", "lidar-fog", "one", "1.000", "2.000", "+100.0%")
     assert table.rows[1][-1] == "+0.0%"
+
+
+def test_variants_that_a_corruption_does_not_touch_are_named(tmp_path: Path) -> None:
+    curves = read_curves({"points": [evaluation(tmp_path / "a", 1.0, 3.0)]}, ["VEHICLE"])
+    assert untouched(curves, ["points", "none"]) == {"lidar-fog": ["none"]}
+    assert untouched(curves, ["points"]) == {}

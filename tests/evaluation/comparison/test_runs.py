@@ -80,6 +80,10 @@ def test_the_commands_do_what_the_run_is_known_by(data: Path) -> None:
     assert " ".join(run.evaluate_words) == f"--data {data} --split train --bucketing 2021 --corrupt lidar-fog"
 
 
+def test_names_that_look_alike_in_a_path_do_not_share_a_folder(data: Path) -> None:
+    assert planned(data, name="a b").folder != planned(data, name="a-b").folder
+
+
 def test_runs_come_seed_by_seed(data: Path) -> None:
     variants = [Variant(name=name, file=Path("x.yaml"), data=data, options={"steps": 4}) for name in ("one", "two")]
     runs = plan_runs(variants, (0, 4), PLAN, Path("out"), threads=1)
