@@ -58,7 +58,7 @@ def perform(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     with _alone(run) as lock:
         write_json(run.folder / SETTINGS_FILE, run.settings)
-        if not (run.folder / TRAINED_FILE).exists():
+        if not ((run.folder / TRAINED_FILE).exists() and run.has_model()):
             resume = ["--resume"] if (run.training / "checkpoints" / "latest.txt").exists() else []
             _limtr(run, "train", [*run.train_words, "--out", str(run.training), *resume], lock)
             write_json(run.folder / TRAINED_FILE, {"position": read_json(run.training / "report.json")["results"]["position"]})

@@ -2,6 +2,7 @@ import fcntl
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,16 @@ def test_everything_is_checked_before_anything_is_trained(commands: MadeCommands
     with pytest.raises((FileNotFoundError, ValueError), match="test"):
         run(compare(good, data, tmp_path / "out", split="test"))
     assert commands.done == []
+
+
+def test_a_run_whose_model_was_removed_is_done_again(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
+    config = compare(write_variants(tmp_path, one="{steps: 4}"), data, tmp_path / "out", seeds=1)
+    run(config)
+    commands.trained()
+    (training,) = (tmp_path / "out" / "runs").glob("*/training")
+    shutil.rmtree(training)
+    assert run(config) == 0
+    assert commands.trained() == [("one", 0)]
 
 
 def test_a_damaged_result_is_told(commands: MadeCommands, data: Path, tmp_path: Path) -> None:

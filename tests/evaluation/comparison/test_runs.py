@@ -11,7 +11,9 @@ from evaluation.comparison.runs import FINISHED_FILE, EvaluationPlan, Run, diffe
 from evaluation.comparison.variants import Variant
 from evaluation.scene_scores import FILE
 from limtr.files import write_json
+from limtr.predictor import MotionPredictor
 from tests.evaluation.comparison.made_runs import made_data
+from tests.training.small import small_config
 
 PLAN = EvaluationPlan(split="validation", bucketing="2024")
 
@@ -99,6 +101,8 @@ def test_a_result_of_other_settings_is_refused(data: Path, tmp_path: Path, chang
     write_json(run.evaluation / FINISHED_FILE, content)
     assert run.finished() is None  # its scores are gone
     (run.evaluation / FILE).write_bytes(b"")
+    assert run.finished() is None  # its model is gone
+    MotionPredictor(small_config()).save(run.training)
     assert run.finished() == content
     write_json(run.evaluation / FINISHED_FILE, {**content, changed: {**content[changed], "seed": 9}})
     with pytest.raises(ValueError, match=f"{FINISHED_FILE} holds the result of other settings; remove .*run"):
