@@ -8,6 +8,9 @@ seeds when scenes are drawn, of single seeds when scenes are drawn (the two tell
 scenes), and between the seeds, which counts with Student's quantile at S-1 degrees of freedom in place of the normal one. On
 neither side is the interval narrower than that of a normal distribution of the same spread: two or three seeds give few
 distinct draws, whose outer quantiles lie too far inside.
+
+A class that stands in few scenes has a variance over scenes that was estimated from those few: what counts for Student's
+quantile is the number of scenes that tell of a value. One such scene shows no variance at all, and then there is no interval.
 """
 
 from __future__ import annotations
@@ -59,7 +62,9 @@ class Intervals:
             return np.asarray((self.low > 0) | (self.high < 0))
 
 
-def intervals(values: Float, resampled: Float, draws: Draws, level: float = 0.95) -> Intervals:
+def intervals(
+    values: Float, resampled: Float, draws: Draws, level: float = 0.95, *, telling: npt.ArrayLike | None = None
+) -> Intervals:
     """Mean over seeds of a quantity (a metric, or a difference of metrics) with its interval.
 
     Args:
@@ -67,8 +72,11 @@ def intervals(values: Float, resampled: Float, draws: Draws, level: float = 0.95
         resampled: (S, B, ...) on the scenes of each resample.
         draws: the resamples; `draws.seeds` must be of these S seeds.
         level: share of such intervals that should hold the true value.
+        telling: (...) scenes that tell of each value, such as those that hold a class; None: all. An interval is unknown
+            (NaN) where that is less than two.
     """
-    num_seeds, num_scenes = len(values), draws.scenes.shape[1]
+    num_seeds = len(values)
+    scenes = np.broadcast_to(np.asarray(draws.scenes.shape[1] if telling is None else telling), values.shape[1:])
     share = 0.5 * (1.0 + level)
     estimate = values.mean(axis=0)
     drawn = np.einsum("bs,sb...->b...", draws.seeds, resampled)
@@ -82,21 +90,23 @@ def intervals(values: Float, resampled: Float, draws: Draws, level: float = 0.95
         deviation = drawn - np.nanmean(drawn, axis=0)
         drawn_spread = np.nanstd(deviation, axis=0)
         low, high = np.nanquantile(deviation, [1.0 - share, share], axis=0)
-    variance = mean_variance * _student_over_normal(num_scenes, share) ** 2
+    wider_by_scenes = _student_over_normal(scenes, share) ** 2
+    variance = mean_variance * wider_by_scenes
     if num_seeds > 1:
         of_seeds_on_scenes = (single_variance - mean_variance) / (num_seeds - 1)
         of_scenes = np.maximum(mean_variance - of_seeds_on_scenes, 0.0)
         between_seeds = values.var(axis=0, ddof=1) / num_seeds
-        variance = of_scenes * _student_over_normal(num_scenes, share) ** 2
-        variance = variance + between_seeds * _student_over_normal(num_seeds, share) ** 2
+        variance = of_scenes * wider_by_scenes
+        variance = variance + between_seeds * _student_over_normal(np.asarray(num_seeds), share) ** 2
     factor = np.sqrt(variance) / np.maximum(drawn_spread, 1e-300)
     normal = NormalDist().inv_cdf(share) * drawn_spread
     low, high = np.minimum(low, -normal), np.maximum(high, normal)
     return Intervals(estimate=estimate, low=estimate + factor * low, high=estimate + factor * high, level=level)
 
 
-def _student_over_normal(count: int, share: float) -> float:
-    """How much larger Student's quantile is than the normal one, for a variance estimated from `count` values."""
+def _student_over_normal(count: npt.NDArray[np.int64], share: float) -> Float:
+    """How much larger Student's quantile is than the normal one, for a variance estimated from `count` values; NaN for one."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(max(count - 1, 1), share)) / NormalDist().inv_cdf(share)
+    ratio = stdtrit(np.maximum(count - 1, 1), share) / NormalDist().inv_cdf(share)
+    return np.where(count > 1, ratio, np.nan)

@@ -17,17 +17,17 @@ from evaluation.comparison.document import write_document
 from evaluation.comparison.execute import in_turn, on_ray
 from evaluation.comparison.perform import Outcome
 from evaluation.comparison.plots import draw_differences, draw_pareto
-from evaluation.comparison.results import Context, as_results, why_order_differs
+from evaluation.comparison.results import Context, as_results, same_trainings, why_order_differs
 from evaluation.comparison.runs import EvaluationPlan, Run, earlier_settings, plan_runs
 from evaluation.comparison.tables import cost_table, print_table, quality_table
 from evaluation.comparison.variants import Variant, read_variants
-from evaluation.comparison.verdicts import verdicts
+from evaluation.comparison.verdicts import coverage, percent, verdicts
 from evaluation.corruptions.catalogue import SEVERITIES, CorruptionName
 from evaluation.metric_config import Bucketing
 from evaluation.robustness import check_severities
 from evaluation.scene_scores import FILE as SCORES_FILE
 from evaluation.scene_scores import SceneScores, read_scene_scores
-from limtr.files import write_json
+from limtr.files import read_json, write_json
 from limtr.progress import progress
 from limtr.run_report import as_plain, write_report
 from limtr.scene import ObjectType
@@ -85,6 +85,11 @@ class CompareConfig:
         if not 0.5 <= self.level < 1.0:
             raise ValueError(f"--level must be at least 0.5 and below 1, is {self.level}")
         check_severities(self.severities)
+        if self.executor == "local":
+            if (self.workers or 1) > 1:
+                raise ValueError(f"--workers {self.workers} needs --executor ray: the local one does one run after the other")
+            if self.ray_address is not None:
+                raise ValueError("--ray-address needs --executor ray")
 
     @property
     def plan(self) -> EvaluationPlan:
@@ -95,6 +100,7 @@ class CompareConfig:
 
 def run(config: CompareConfig) -> int:
     """Do what is missing, then compare; 0 only if every run is whole."""
+    _require_own_folder(config.out)
     variants = read_variants(config.config, config.data)
     for data in dict.fromkeys(variant.data for variant in variants):
         for split in ("train", config.split):
@@ -102,7 +108,7 @@ def run(config: CompareConfig) -> int:
     runs = plan_runs(variants, range(config.seeds), config.plan, config.out, threads=config.threads)
     finished = {item.folder: item.finished() for item in runs}
     missing = [item for item in runs if finished[item.folder] is None]
-    _tell_plan(config, runs, missing)
+    _tell_plan(config, variants, runs, missing)
     failed = _do(config, missing)
     finished |= {item.folder: item.finished() for item in missing}
     whole = [item for item in runs if finished[item.folder] is not None]
@@ -114,13 +120,29 @@ def run(config: CompareConfig) -> int:
     return 1 if failed else 0
 
 
-def _tell_plan(config: CompareConfig, runs: Sequence[Run], missing: Sequence[Run]) -> None:
+def _require_own_folder(out: Path) -> None:
+    """Results would be written over the report of a training, an evaluation or a dataset."""
+    path = out / "report.json"
+    verb = read_json(path).get("verb") if path.exists() else "compare"
+    if verb != "compare":
+        raise ValueError(f"--out: {out} holds what `limtr {verb}` wrote ({path}); choose another folder")
+
+
+def _tell_plan(config: CompareConfig, variants: Sequence[Variant], runs: Sequence[Run], missing: Sequence[Run]) -> None:
     at_once = f"{_workers(config)} at a time as Ray tasks" if config.executor == "ray" else "one after the other"
     print(
         f"{len(runs)} runs ({len(config.config)} variants x {config.seeds} seeds): {len(runs) - len(missing)} finished in "
         f"{config.out / 'runs'}, {len(missing)} to do, {at_once}, {config.threads} thread(s) each; each writes a log.txt there",
         flush=True,
     )
+    for left, right in same_trainings(variants):
+        print(f"limtr compare: {left} and {right} are the same training: their difference can only be zero", file=sys.stderr)
+    for variant in variants:
+        if variant.recipe(seed=0)["minutes"] is not None:
+            print(
+                f"limtr compare: {variant.name} is limited in minutes: its result depends on the load of the machine; set "
+                "steps or epochs alone", file=sys.stderr,
+            )  # fmt: skip
     for item in missing:
         for told in earlier_settings(item):
             print(f"{item.name} changed and is trained anew: {told}", flush=True)
@@ -180,6 +202,9 @@ def _report(
     pictures = [draw_pareto(comparison, costs, config.out / "pareto.png")]
     differences = draw_differences(comparison, config.out / "differences.png")
     pictures = [differences, *pictures] if differences else pictures
+    for stale, made in (("differences.png", differences), ("robustness.png", curves)):
+        if not made:  # of an earlier call
+            (config.out / stale).unlink(missing_ok=True)
     if curves:
         print_table(curves_table(curves), "degraded inputs, mean over horizons, classes and seeds")
         pictures.append(draw_curves(comparison, curves, config.out / "robustness.png"))
@@ -196,7 +221,7 @@ def _report(
 def _print(config: CompareConfig, comparison: Comparison, context: Context) -> None:
     title = (
         f"{len(comparison.scenes.scenario_ids)} scenes, mean over horizons; differences to {comparison.baseline} with "
-        f"{config.level:.0%} intervals over scenes and seeds"
+        f"{percent(config.level)} intervals over {coverage(comparison)}"
     )
     print_table(quality_table(comparison), title)
     print_table(cost_table(comparison, context.costs), "cost")

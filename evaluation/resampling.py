@@ -25,6 +25,8 @@ CLASSES = (*(kind.name for kind in PREDICTED_TYPES), "mean")
 """Axis of classes: the three types, then their mean."""
 COLUMNS = METRIC_NAMES
 """Axis of metrics."""
+BLOCK_ENTRIES = 2**24
+"""Weightings times predicted modes that are looked at together: some 64 MB in single precision."""
 
 
 def resampled_values(scores: SceneScores, weights: Weights) -> Float:
@@ -37,6 +39,13 @@ def resampled_values(scores: SceneScores, weights: Weights) -> Float:
     Returns:
         (B, classes, H + 1, metrics), the last horizon being the mean over horizons; NaN where nothing was measured.
     """
+    rows = max(1, BLOCK_ENTRIES // max(scores.rows["scores"].size, 1))
+    blocks = [_values(scores, weights[start : start + rows]) for start in range(0, len(weights), rows)]
+    return np.concatenate(blocks)
+
+
+def _values(scores: SceneScores, weights: Weights) -> Float:
+    """`resampled_values` of some weightings."""
     horizons = scores.rows["distances"].shape[1]
     result = np.full((len(weights), len(CLASSES), horizons + 1, len(COLUMNS)), np.nan)
     for position, kind in enumerate(PREDICTED_TYPES):
@@ -118,3 +127,24 @@ def _average_precision(scores: Float, hit: npt.NDArray[np.bool_], scene: Index, 
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     area = (envelope * gained).sum(axis=1, dtype=np.float64)
     return np.where(num_objects > 0, area / np.maximum(num_objects, 1.0), np.nan)
+
+
+def scenes_that_tell(scores: SceneScores) -> Index:
+    """How many scenes hold an object that a value is measured on, as (classes, H + 1, metrics).
+
+    Of a mean over horizons all scenes of the class that are measured at any; of the mean of classes those of the rarest class
+    that is there at all, since its values are known least.
+    """
+    ranked = (scores.rows["outcomes"] != Outcome.UNKNOWN).any(axis=2)
+    measured = np.concatenate([~np.isnan(scores.rows["distances"]), np.repeat(ranked[..., None], 2, axis=2)], axis=2)
+    measured = np.concatenate([measured, measured.any(axis=1, keepdims=True)], axis=1)
+    result = np.zeros((len(CLASSES), *measured.shape[1:]), np.int64)
+    for position, kind in enumerate(PREDICTED_TYPES):
+        chosen = scores.rows["object_type"] == kind
+        by_scene = np.zeros((len(scores.scenario_ids), *measured.shape[1:]), np.bool_)
+        np.logical_or.at(by_scene, scores.scene[chosen], measured[chosen])
+        result[position] = by_scene.sum(axis=0)
+    absent = np.iinfo(np.int64).max
+    rarest = np.where(result[:-1] > 0, result[:-1], absent).min(axis=0)
+    result[-1] = np.where(rarest < absent, rarest, 0)
+    return result

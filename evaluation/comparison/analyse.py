@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.bootstrap import Draws, Intervals, draw, intervals
-from evaluation.resampling import CLASSES, resampled_values
+from evaluation.resampling import CLASSES, resampled_values, scenes_that_tell
 from evaluation.scene_scores import SceneScores
 from limtr.progress import progress
 from limtr.scene import PREDICTED_TYPES
@@ -73,6 +73,7 @@ def analyse(scores: Scores, *, num_resamples: int, level: float, seed: int) -> C
     require_same_objects(scores)
     example = next(iter(next(iter(scores.values())).values()))
     num_scenes = len(example.scenario_ids)
+    telling = scenes_that_tell(example)
     draws = draw(num_resamples, num_scenes, 1, seed)
     every = np.ones((1, num_scenes))
     total = sum(len(runs) for runs in scores.values())
@@ -90,22 +91,24 @@ def analyse(scores: Scores, *, num_resamples: int, level: float, seed: int) -> C
         if name != baseline and shared:
             pairs = [(mine[number], own[baseline][number]) for number in shared]
             difference = _intervals(
-                [(left[0] - right[0], left[1] - right[1]) for left, right in pairs], num_scenes, level, seed
+                [(left[0] - right[0], left[1] - right[1]) for left, right in pairs], telling, num_scenes, level, seed
             )
         variants[name] = VariantNumbers(
             seeds=tuple(mine),
             by_seed=np.stack([point for point, _ in mine.values()]),
-            values=_intervals(list(mine.values()), num_scenes, level, seed),
+            values=_intervals(list(mine.values()), telling, num_scenes, level, seed),
             shared_seeds=shared,
             difference=difference,
         )
     return Comparison(variants=variants, scenes=example, num_resamples=num_resamples)
 
 
-def _intervals(pairs: Sequence[tuple[Float, Float]], num_scenes: int, level: float, seed: int) -> Intervals:
+def _intervals(
+    pairs: Sequence[tuple[Float, Float]], telling: npt.NDArray[np.int64], num_scenes: int, level: float, seed: int
+) -> Intervals:
     points, resampled = (np.stack(parts) for parts in zip(*pairs, strict=True))
     draws: Draws = draw(resampled.shape[1], num_scenes, len(points), seed)
-    return intervals(points, resampled, draws, level)
+    return intervals(points, resampled, draws, level, telling=telling)
 
 
 def require_same_objects(scores: Scores) -> None:

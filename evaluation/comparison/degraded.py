@@ -11,6 +11,7 @@ from evaluation.comparison.analyse import Comparison
 from evaluation.comparison.plots import legend_of, look_of, new_figure, save_figure
 from evaluation.comparison.tables import TextTable
 from evaluation.corruptions.catalogue import CORRUPTIONS
+from evaluation.metric_config import METRIC_NAMES
 from evaluation.table import DIGITS, HIGHER_IS_BETTER, TITLES
 from limtr.files import read_json
 
@@ -58,8 +59,12 @@ def curves_table(curves: Curves) -> TextTable:
 
 
 def draw_curves(comparison: Comparison, curves: Curves, path: Path) -> Path:
-    """A column of panels per corruption, a row per metric: every variant's mean over seeds, bars from lowest to highest."""
+    """A column of panels per corruption, a row per metric: every variant's mean over seeds, bars from lowest to highest.
+
+    A variant that a corruption does not touch is a dotted line at its undisturbed value.
+    """
     corruptions = _corruptions(curves)
+    left_out = untouched(curves, list(comparison.variants))
     figure, axes = new_figure(len(METRICS), len(corruptions), width=2.9 * max(len(corruptions), 2) + 0.6, height=6.2)
     for row, metric in enumerate(METRICS):
         for column, corruption in enumerate(corruptions):
@@ -79,6 +84,9 @@ def draw_curves(comparison: Comparison, curves: Curves, path: Path) -> Path:
                     [severity for severity, _ in points], means, yerr=[means - ends[:, 0], ends[:, 1] - means], color=color,
                     marker=marker, capsize=2, linewidth=1.4, markersize=5,
                 )  # fmt: skip
+            for variant in left_out.get(corruption, []):
+                level = comparison.variants[variant].values.estimate[-1, -1, METRIC_NAMES.index(metric)]
+                panel.axhline(level, color=look_of(comparison, variant)[0], linestyle=":", linewidth=1.4)
             panel.set_ylim(bottom=0.0)
             panel.grid(color="#e3e6ea")
             if row == 0:
@@ -89,10 +97,18 @@ def draw_curves(comparison: Comparison, curves: Curves, path: Path) -> Path:
                 better = "higher" if metric in HIGHER_IS_BETTER else "lower"
                 panel.set_ylabel(f"{TITLES[metric]} ({better} is better)")
     figure.legend(
-        handles=legend_of(comparison, list(curves)), loc="outside lower center", ncols=4, frameon=False,
-        title="means over seeds; bars from the lowest to the highest seed",
+        handles=legend_of(comparison, list(comparison.variants)), loc="outside lower center", ncols=4, frameon=False,
+        title="means over seeds; bars from the lowest to the highest seed" + ("\ndotted: reads no LiDAR" if left_out else ""),
     )  # fmt: skip
     return save_figure(figure, path)
+
+
+def untouched(curves: Curves, variants: Sequence[str]) -> dict[str, list[str]]:
+    """By corruption the variants that were not measured under it, as what they read stays the same (models without LiDAR)."""
+    missing = {
+        corruption: [name for name in variants if corruption not in curves.get(name, {})] for corruption in _corruptions(curves)
+    }
+    return {corruption: names for corruption, names in missing.items() if names}
 
 
 def _corruptions(curves: Curves) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.comparison.analyse import Comparison
-from evaluation.comparison.degraded import Curves, curves_table
+from evaluation.comparison.degraded import Curves, curves_table, untouched
 from evaluation.comparison.results import Context
 from evaluation.comparison.tables import cost_table, quality_table
 from evaluation.comparison.variants import Variant
-from evaluation.comparison.verdicts import count_intervals, verdicts
+from evaluation.comparison.verdicts import count_intervals, coverage, percent, verdicts
 from limtr.files import write_bytes
 
 
@@ -24,7 +24,7 @@ def write_document(
         f"# {' / '.join(comparison.variants)}",
         f"```\n{command}\n```",
         f"{len(comparison.scenes.scenario_ids)} scenes with {types} predicted objects; means over the horizons; differences to "
-        f"**{comparison.baseline}** with {numbers.values.level:.0%} intervals.",
+        f"**{comparison.baseline}** with {percent(numbers.values.level)} intervals over {coverage(comparison)}.",
         *_failures(context),
         "## What the intervals say",
         *_said(comparison),
@@ -32,6 +32,8 @@ def write_document(
         quality_table(comparison).as_markdown(),
         *(f"![{picture.stem}]({picture.name})" for picture in pictures),
         *(["## Degraded inputs", curves_table(curves).as_markdown()] if curves else []),
+        *(f"`{corruption}`: {', '.join(names)} reads no LiDAR and feels nothing of it." for corruption, names in
+          untouched(curves, list(comparison.variants)).items()),
         "## Cost",
         cost_table(comparison, context.costs).as_markdown(),
         "Times and memory are those of `limtr train` on this machine beside whatever else ran; CPU-seconds depend least on "
@@ -66,6 +68,9 @@ def _said(comparison: Comparison) -> list[str]:
             said.append(f"**{name}** shares no finished seed with {comparison.baseline}: nothing can be compared.")
             continue
         sentences = list(verdicts(comparison, name))
+        if not sentences and not count_intervals(comparison, [name])[0]:
+            said.append(f"**{name}**: no interval of the difference to {comparison.baseline} is known: too few scenes.")
+            continue
         if not sentences:
             said.append(f"**{name}**: every interval of the difference to {comparison.baseline} includes zero.")
             continue
@@ -82,7 +87,7 @@ def _said(comparison: Comparison) -> list[str]:
 
 def _method(comparison: Comparison, context: Context) -> str:
     seeds = {name: ", ".join(map(str, numbers.seeds)) for name, numbers in comparison.variants.items()}
-    alone = any(len(numbers.seeds) < 2 for numbers in comparison.variants.values())
+    alone = coverage(comparison) != "scenes and seeds"
     order = (
         f"The variants do not see the scenes in one order, because they differ in {context.same_order}."
         if context.same_order
@@ -93,7 +98,8 @@ def _method(comparison: Comparison, context: Context) -> str:
         " same for all variants; every metric (mAP too) is computed anew from the drawn scenes. The drawn differences give the"
         " intervals' shape; their width is set from the variances over scenes and between seeds, the latter with Student's"
         " quantile (`evaluation/bootstrap.py`)."
-        + (" A variant with one seed alone has an interval over scenes only: it says nothing of other seeds." if alone else "")
+        + (" Where only one seed is shared, an interval is over scenes only: it says nothing of other seeds." if alone else "")
+        + " Values that less than two scenes tell of have no interval and are marked `[?]`."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import signal
 import subprocess
@@ -57,7 +58,7 @@ def perform(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     with _alone(run) as lock:
         write_json(run.folder / SETTINGS_FILE, run.settings)
-        if not (run.folder / TRAINED_FILE).exists():
+        if not ((run.folder / TRAINED_FILE).exists() and run.has_model()):
             resume = ["--resume"] if (run.training / "checkpoints" / "latest.txt").exists() else []
             _limtr(run, "train", [*run.train_words, "--out", str(run.training), *resume], lock)
             write_json(run.folder / TRAINED_FILE, {"position": read_json(run.training / "report.json")["results"]["position"]})
@@ -84,6 +85,7 @@ def _limtr(run: Run, verb: str, words: Sequence[str], lock: int) -> None:
     command = [sys.executable, "-m", "limtr.cli", verb, *words]
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(run.threads))}
     start = time.monotonic()
+    begin = run.log.stat().st_size if run.log.exists() else 0
     with run.log.open("ab") as log:
         log.write(f"$ limtr {' '.join([verb, *words])}\n".encode())
         log.flush()
@@ -95,35 +97,51 @@ def _limtr(run: Run, verb: str, words: Sequence[str], lock: int) -> None:
         try:
             status, usage = _wait(child)
         except BaseException:
-            _end(child)
+            usage = _end(child)
+            if usage is not None:
+                _add_cost(run, verb, _cost(start, usage))
             raise
-    _add_cost(run, verb, {"wall_s": time.monotonic() - start, "cpu_s": usage.ru_utime + usage.ru_stime,
-                          "peak_rss_bytes": usage.ru_maxrss * 1024})  # fmt: skip
+    _add_cost(run, verb, _cost(start, usage))
     if status != 0:
-        last = "\n".join(run.log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+        last = "\n".join(run.log.read_bytes()[begin:].decode(errors="replace").splitlines()[-LAST_LINES:])
         raise RunFailedError(f"`limtr {verb}` ended with status {status}; its log is {run.log}, which ends:\n{last}")
 
 
-def _wait(child: subprocess.Popen[bytes]) -> tuple[int, Any]:
-    """Exit status and resource usage. Looks again and again: Ray interrupts a cancelled task between Python's steps only."""
+def _wait(child: subprocess.Popen[bytes], patience_s: float = math.inf) -> tuple[int, Any]:
+    """Exit status and resource usage. Looks again and again: Ray interrupts a cancelled task between Python's steps only.
+
+    Raises:
+        TimeoutError: it is still there after `patience_s`.
+    """
+    deadline = time.monotonic() + patience_s
     ended, raw, usage = os.wait4(child.pid, os.WNOHANG)
     while ended == 0:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"process {child.pid} does not end")
         time.sleep(LOOK_EVERY_S)
         ended, raw, usage = os.wait4(child.pid, os.WNOHANG)
     child.returncode = os.waitstatus_to_exitcode(raw)
     return child.returncode, usage
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Let an interrupted command write its checkpoint and go; a stubborn one is killed."""
+def _end(child: subprocess.Popen[bytes]) -> Any:
+    """Let an interrupted command write its checkpoint and go; a stubborn one is killed. What it used, None if it had ended."""
     if child.returncode is not None:
-        return
+        return None
     child.send_signal(signal.SIGTERM)
     try:
-        child.wait(GRACE_S)
+        return _wait(child, GRACE_S)[1]
     except BaseException:
         child.kill()
-        child.wait()
+        return _wait(child)[1]
+
+
+def _cost(start: float, usage: Any) -> dict[str, float]:
+    return {
+        "wall_s": time.monotonic() - start,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_rss_bytes": usage.ru_maxrss * 1024,
+    }
 
 
 def _add_cost(run: Run, verb: str, cost: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.comparison.analyse import Comparison
 from evaluation.comparison.cost import Cost
-from evaluation.comparison.verdicts import NAMES, SHOWN, better_or_worse, class_name
+from evaluation.comparison.verdicts import NAMES, SHOWN, base_of, better_or_worse, class_name, coverage, percent
 from evaluation.metric_config import METRIC_NAMES
 from evaluation.table import HIGHER_IS_BETTER
 from limtr.files import atomic_path
@@ -31,12 +31,13 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
         return None
     classes = comparison.shown_classes()
     figure, axes = new_figure(1, len(SHOWN), width=3.0 * len(SHOWN), height=2.0 + 0.42 * len(classes) * max(len(names), 2))
-    base = comparison.variants[comparison.baseline].values.estimate[:, -1]
+    clipped = False
     for panel, metric in zip(axes[0], SHOWN, strict=True):
         column = METRIC_NAMES.index(metric)
         for place, name in enumerate(names):
             difference = comparison.variants[name].difference
             assert difference is not None
+            base = base_of(comparison, name)[:, -1]
             shift = (place - 0.5 * (len(names) - 1)) * 0.7 / max(len(names), 2)
             color, marker = look_of(comparison, name)
             for row, (position, _) in enumerate(classes):
@@ -46,25 +47,40 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
                     continue
                 scale = 100.0 / abs(float(base[position, column]))
                 told = bool(better_or_worse(metric, low, high))
+                if np.isnan(low):
+                    low = high = estimate  # a mark without whiskers, and open
+                beyond = scale * estimate
+                if abs(beyond) > WIDEST_PERCENT:
+                    side = 1.0 if beyond > 0 else -1.0
+                    panel.plot(side * WIDEST_PERCENT, row + shift, marker=">" if side > 0 else "<", color=color, clip_on=False)
                 panel.errorbar(
                     scale * estimate, row + shift, xerr=[[scale * (estimate - low)], [scale * (high - estimate)]],
                     fmt=marker, color=color, capsize=3, markersize=6, markerfacecolor=color if told else "white", linewidth=1.4,
                 )  # fmt: skip
-        left, right = panel.get_xlim()
-        panel.set_xlim(max(left, -WIDEST_PERCENT), min(right, WIDEST_PERCENT))
         panel.axvline(0.0, color="#30343b", linewidth=1.0)
+        left, right = panel.get_xlim()
+        clipped |= left < -WIDEST_PERCENT or right > WIDEST_PERCENT
+        panel.set_xlim(max(left, -WIDEST_PERCENT), min(right, WIDEST_PERCENT))
         better = "right" if metric in HIGHER_IS_BETTER else "left"
         panel.set_title(f"{NAMES[metric]}\n(better to the {better})", fontsize=10)
-        panel.set_xlabel(f"% of {comparison.baseline}", fontsize=9)
+        panel.set_xlabel(f"% of {as_label(comparison.baseline)}", fontsize=9)
         panel.set_yticks(range(len(classes)), [class_name(kind) for _, kind in classes])
         panel.set_ylim(len(classes) - 0.5, -0.5)
         panel.grid(axis="x", color="#e3e6ea")
         if panel is not axes[0][0]:
             panel.set_yticklabels([])
     level = comparison.variants[comparison.baseline].values.level
+    title = (
+        f"difference to {as_label(comparison.baseline)}, {percent(level)} intervals over {coverage(comparison)}; "
+        "filled: excludes zero"
+        + (
+            f"\naxes end at {WIDEST_PERCENT:g} %: some intervals go on, and a triangle stands for a mark beyond"
+            if clipped
+            else ""
+        )
+    )
     figure.legend(
-        handles=legend_of(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
-        title=f"difference to {comparison.baseline}, {level:.0%} intervals over scenes and seeds; filled: excludes zero",
+        handles=legend_of(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False, title=title,
     )  # fmt: skip
     return save_figure(figure, path)
 
@@ -84,6 +100,8 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
                 estimate, low, high = (float(part[-1, -1, column]) for part in (values.estimate, values.low, values.high))
                 reached.append(estimate)
                 color, marker = look_of(comparison, name)
+                if np.isnan(low):
+                    low = high = estimate  # nothing is known of its spread
                 panel.errorbar(
                     spent[index], estimate, yerr=[[estimate - low], [high - estimate]], fmt=marker, color=color, capsize=3,
                     markersize=7,
@@ -99,7 +117,7 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
     level = comparison.variants[names[0]].values.level
     figure.legend(
         handles=legend_of(comparison, names), loc="outside lower center", ncols=min(len(names), 4), frameon=False,
-        title=f"{level:.0%} intervals of each variant alone, not of the paired differences",
+        title=f"{percent(level)} intervals of each variant alone, not of the paired differences",
     )  # fmt: skip
     return save_figure(figure, path)
 
@@ -131,7 +149,16 @@ def legend_of(comparison: Comparison, names: Sequence[str]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     looks = {name: look_of(comparison, name) for name in names}
-    return [Line2D([], [], color=color, marker=marker, linewidth=1.4, label=name) for name, (color, marker) in looks.items()]
+    return [
+        Line2D([], [], color=color, marker=marker, linewidth=1.4, label=as_label(name))
+        for name, (color, marker) in looks.items()
+    ]
+
+
+def as_label(name: str) -> str:
+    """A name as Matplotlib shows it letter by letter: no formula between dollars, no entry hidden by a leading underscore."""
+    label = name.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def new_figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Any, Any]:

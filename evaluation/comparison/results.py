@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 from evaluation.bootstrap import Intervals
 from evaluation.comparison.analyse import Comparison
 from evaluation.comparison.cost import Cost
 from evaluation.comparison.perform import Outcome
+from evaluation.comparison.runs import training_options
 from evaluation.comparison.variants import Variant
 from evaluation.comparison.verdicts import count_intervals, verdicts
 from evaluation.metric_config import METRIC_NAMES, MotionMetricsConfig
 from evaluation.resampling import CLASSES
 from limtr.scene import PREDICTED_TYPES
+from preprocessing.shard_metadata import indexed_scenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,23 @@ def why_order_differs(variants: Sequence[Variant]) -> str:
     names = ("batch_size", "accumulate", "fraction", "classes", "max_distance_m", "drop_vehicles", "mirror")
     recipes = [variant.recipe(seed=0) for variant in variants]
     differing = [name for name in names if any(recipe[name] != recipes[0][name] for recipe in recipes)]
+    if len({variant.data for variant in variants}) > 1:
+        scenes = [[entry.scenario_id for entry in indexed_scenes(variant.data, "train")] for variant in variants]
+        differing += ["data"] if any(listed != scenes[0] for listed in scenes) else []
     return ", ".join(differing)
+
+
+def same_trainings(variants: Sequence[Variant]) -> list[tuple[str, str]]:
+    """Names of variants that differ in nothing that a training depends on, two by two."""
+    wholes = [
+        (variant.data, variant.recipe(seed=0), training_options(variant), variant.options.get("init_from"))
+        for variant in variants
+    ]
+    return [
+        (variants[first].name, variants[second].name)
+        for first, second in combinations(range(len(variants)), 2)
+        if wholes[first] == wholes[second]
+    ]
 
 
 def as_results(comparison: Comparison, context: Context) -> dict[str, Any]:

@@ -76,6 +76,13 @@ class Run:
         """What both commands printed."""
         return self.folder / LOG_FILE
 
+    def has_model(self) -> bool:
+        """Whether the trained model is there: scores without it tell nothing of what a prediction costs."""
+        try:
+            return (find_model_folder(self.training) / WEIGHTS_FILE).exists()
+        except (FileNotFoundError, ValueError):
+            return False
+
     def finished(self) -> dict[str, Any] | None:
         """What `finished.json` tells if the run is whole, else None.
 
@@ -83,7 +90,7 @@ class Run:
             ValueError: the file is damaged, or of other settings than the folder's name says.
         """
         path = self.evaluation / FINISHED_FILE
-        if not path.exists() or not (self.evaluation / SCORES_FILE).exists():
+        if not path.exists() or not (self.evaluation / SCORES_FILE).exists() or not self.has_model():
             return None
         content: dict[str, Any] = read_json(path)
         if content.get("settings") != self.settings or content.get("evaluation") != self.evaluation_settings:
@@ -110,7 +117,7 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         "variant": variant.name,
         "seed": seed,
         "recipe": recipe,
-        "options": {name: value for name, value in variant.options.items() if name not in {*recipe, *HARMLESS_OPTIONS}},
+        "options": training_options(variant),
         "start": _start_fingerprint(variant.options.get("init_from")),
         "data": data,
         "threads": threads,
@@ -127,6 +134,12 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         evaluate_words=("--data", str(variant.data), "--split", plan.split, "--bucketing", plan.bucketing, *plan.words),
         threads=threads,
     )
+
+
+def training_options(variant: Variant) -> dict[str, Any]:
+    """Options of a variant that its recipe does not hold, and that a result may depend on."""
+    known = {*variant.recipe(seed=0), *HARMLESS_OPTIONS}
+    return {name: value for name, value in variant.options.items() if name not in known}
 
 
 def _key(settings: Mapping[str, Any]) -> str:

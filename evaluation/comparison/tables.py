@@ -81,7 +81,7 @@ def print_table(table: TextTable, title: str) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=180)
-    shown = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    shown = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
     for index, name in enumerate(table.head):
         shown.add_column(name, justify="left" if index < table.left else "right")
     for position, row in enumerate(table.rows):
@@ -96,9 +96,11 @@ def _value(value: float, metric: str) -> str:
 
 
 def _difference(metric: str, estimate: float, low: float, high: float) -> str:
-    if np.isnan(estimate) or np.isnan(low):
+    if np.isnan(estimate):
         return "-"
     digits = DIGITS[metric]
+    if np.isnan(low):
+        return f"{estimate:+.{digits}f} [?]"  # one scene tells of it: no interval
     text = f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     word = better_or_worse(metric, low, high)
     return f"**{text} {word}**" if word else text

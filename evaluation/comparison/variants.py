@@ -12,8 +12,9 @@ train:                    # options of `limtr train`, with _ or -
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -31,6 +32,8 @@ OWN_OPTIONS = {
     "keep": "a run keeps its last checkpoint",
 }
 """Options of `limtr train` that the comparison sets."""
+LONGEST_NAME = 60
+"""Names stand in tables, legends and folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,8 @@ def read_variant(file: Path, data: Path | None) -> Variant:
     name = content.get("name", file.stem)
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{file}: name must be a text, is {name!r}")
+    if len(name) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"{file}: name must be one line of at most {LONGEST_NAME} visible characters, is {name!r}")
     folder = content.get("data", data)
     if folder is None:
         raise ValueError(f"{file}: no `data:` there and no --data: say which shards to train on")
@@ -113,7 +118,8 @@ def as_words(options: Mapping[str, Any], prefix: str = "") -> list[str]:
         elif isinstance(value, (list, tuple)):
             words += [f"--{flag}", *map(str, value)]
         else:
-            words += [f"--{flag}", str(value)]
+            text = str(value)  # a text may begin with a dash, which would be taken for an option
+            words += [f"--{flag}={text}"] if isinstance(value, str) and text.startswith("-") else [f"--{flag}", text]
     return words
 
 
@@ -165,6 +171,17 @@ def _known_options(options: Mapping[Any, Any], where: str) -> dict[str, Any]:
         if name in OWN_OPTIONS:
             raise ValueError(f"{where}: {name} is set by the comparison: {OWN_OPTIONS[name]}")
         checked = read_value(hints[name], value, f"{where}.{name}")
+        if any(isinstance(number, float) and not math.isfinite(number) for number in _leaves(value)):
+            raise ValueError(f"{where}.{name} must be finite, is {value!r}")
         if value is not None:  # `steps:` without a value is the preset's
             found[name] = value if is_dataclass(checked) else as_plain(checked)
     return found
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Everything in a value of YAML that is not a list or a mapping itself."""
+    if isinstance(value, (Mapping, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(item)
+    else:
+        yield value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from evaluation.comparison.analyse import Comparison
 from evaluation.metric_config import METRIC_NAMES
 from evaluation.table import DIGITS, HIGHER_IS_BETTER
 
+Float = npt.NDArray[np.float64]
 SHOWN = ("minADE", "minFDE", "miss_rate", "mAP", "soft_mAP")
 NAMES = {"minADE": "minADE", "minFDE": "minFDE", "miss_rate": "miss rate", "overlap_rate": "overlap rate", "mAP": "mAP",
          "soft_mAP": "soft mAP"}  # fmt: skip
@@ -19,6 +21,28 @@ UNITS = {"minADE": " m", "minFDE": " m"}
 def class_name(kind: str) -> str:
     """For people."""
     return "mean of classes" if kind == "mean" else kind.lower()
+
+
+def percent(level: float) -> str:
+    """A level of intervals for people: `95%`, `97.5%`."""
+    return f"{100.0 * level:.6g}%"
+
+
+def coverage(comparison: Comparison, names: Sequence[str] | None = None) -> str:
+    """What the intervals of the differences (of some variants) are over: with one seed they say nothing of other seeds."""
+    numbers = [comparison.variants[name] for name in (comparison.variants if names is None else names)]
+    alone = [len(item.shared_seeds) < 2 for item in numbers if item.difference is not None]
+    alone = alone or [len(item.seeds) < 2 for item in numbers]
+    if all(alone):
+        return "scenes (one seed)"
+    return "scenes and seeds" + (" (scenes alone where there is one seed)" if any(alone) else "")
+
+
+def base_of(comparison: Comparison, variant: str) -> Float:
+    """(classes, H + 1, metrics) of the first variant over the seeds that it shares with another."""
+    first = comparison.variants[comparison.baseline]
+    rows = [first.seeds.index(seed) for seed in comparison.variants[variant].shared_seeds]
+    return np.asarray(first.by_seed[rows].mean(axis=0))
 
 
 def better_or_worse(metric: str, low: float, high: float) -> str:
@@ -33,7 +57,8 @@ def verdicts(comparison: Comparison, variant: str) -> Iterator[str]:
     numbers = comparison.variants[variant]
     if numbers.difference is None:
         return
-    base = comparison.variants[comparison.baseline].values.estimate
+    base = base_of(comparison, variant)
+    over = " (over scenes, one seed)" if len(numbers.shared_seeds) < 2 else ""
     for position, kind in comparison.shown_classes():
         for metric in SHOWN:
             at = (position, -1, METRIC_NAMES.index(metric))
@@ -45,8 +70,8 @@ def verdicts(comparison: Comparison, variant: str) -> Iterator[str]:
                 share = f" ({abs(estimate) / abs(base[at]):.1%})" if base[at] else ""
                 yield (
                     f"{class_name(kind)}, {NAMES[metric]}: {variant} is {word} than {comparison.baseline} by "
-                    f"{abs(estimate):.{digits}f}{unit}{share}, {numbers.difference.level:.0%} interval "
-                    f"{small:.{digits}f} to {large:.{digits}f}{unit}"
+                    f"{abs(estimate):.{digits}f}{unit}{share}, {percent(numbers.difference.level)} interval "
+                    f"{small:.{digits}f} to {large:.{digits}f}{unit}{over}"
                 )
 
 
@@ -56,12 +81,14 @@ def _parts(comparison: Comparison, variant: str) -> tuple[np.ndarray, np.ndarray
     return difference.estimate, difference.low, difference.high
 
 
-def count_intervals(comparison: Comparison) -> tuple[int, int]:
-    """How many differences (classes alone, mean over horizons, shown metrics) were looked at, and how many exclude zero."""
+def count_intervals(comparison: Comparison, names: Sequence[str] | None = None) -> tuple[int, int]:
+    """How many intervals of differences are known (mean over horizons, shown metrics; of some variants), and exclude zero."""
     columns = [METRIC_NAMES.index(metric) for metric in SHOWN]
     rows = [position for position, _ in comparison.shown_classes()]
     looked = excluded = 0
-    for numbers in comparison.variants.values():
+    for name, numbers in comparison.variants.items():
+        if names is not None and name not in names:
+            continue
         if numbers.difference is not None:
             looked += int((~np.isnan(numbers.difference.low[rows, -1][:, columns])).sum())
             excluded += int(numbers.difference.excludes_zero[rows, -1][:, columns].sum())

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from evaluation import resampling
 from evaluation.accumulate import MotionMetrics
 from evaluation.metric_config import METRIC_NAMES
-from evaluation.resampling import CLASSES, resampled_values
+from evaluation.resampling import CLASSES, resampled_values, scenes_that_tell
 from evaluation.scene_scores import SceneScores
+from limtr.scene import ObjectType
 from tests.evaluation.made_scores import made_scores
 
 
@@ -54,3 +56,35 @@ def test_a_class_without_objects_is_unknown_and_does_not_weigh_in_the_mean() -> 
     values = resampled_values(fewer, np.ones((1, 10)))[0]
     assert np.isnan(values[2]).all()
     np.testing.assert_allclose(values[-1, -1], values[:2, -1].mean(axis=0))
+
+
+def test_blocks_of_weightings_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = made_scores(20)
+    weights = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20), size=11).astype(np.float32)
+    whole = resampled_values(scores, weights)
+    monkeypatch.setattr(resampling, "BLOCK_ENTRIES", 3 * scores.rows["scores"].size)
+    np.testing.assert_allclose(resampled_values(scores, weights), whole, rtol=1e-12)
+
+
+def test_scenes_that_tell_of_a_value_are_counted_by_class_horizon_and_metric() -> None:
+    scores = made_scores(30)
+    found = scenes_that_tell(scores)
+    assert found.shape == (len(CLASSES), 4, len(METRIC_NAMES))
+    for row, kind in enumerate((1, 2, 3)):
+        inside = scores.rows["object_type"] == kind
+        for horizon in range(3):
+            for column in (0, 2, 3):
+                known = inside & ~np.isnan(scores.rows["distances"][:, horizon, column])
+                assert found[row, horizon, column] == len(set(scores.scene[known].tolist()))
+            ranked = inside & (scores.rows["outcomes"][:, horizon] >= 0).any(axis=1)
+            assert found[row, horizon, 4] == found[row, horizon, 5] == len(set(scores.scene[ranked].tolist()))
+        assert found[row, 3, 3] == len(set(scores.scene[inside].tolist()))
+    np.testing.assert_array_equal(found[-1], found[:-1].min(axis=0))
+
+
+def test_an_absent_class_is_not_the_rarest() -> None:
+    scores = made_scores(30)
+    found = scenes_that_tell(scores.of_types([ObjectType.VEHICLE, ObjectType.CYCLIST]))
+    assert (found[1] == 0).all()
+    np.testing.assert_array_equal(found[-1], np.minimum(found[0], found[2]))
+    assert (scenes_that_tell(scores.of_types([])) == 0).all()

@@ -1,10 +1,11 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from evaluation.comparison.analyse import Comparison, analyse
-from evaluation.comparison.verdicts import SHOWN, count_intervals, verdicts
+from evaluation.comparison.verdicts import SHOWN, count_intervals, coverage, verdicts
 from evaluation.metric_config import METRIC_NAMES
 from evaluation.scene_scores import SceneScores
 from tests.evaluation.made_scores import made_scores
@@ -72,6 +73,76 @@ def test_pairing_takes_away_what_the_variants_share() -> None:
     assert width[-1, -1, MIN_ADE] < 0.5 * (alone.high - alone.low)[-1, -1, MIN_ADE]
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_scene_proves_nothing(seeds: int) -> None:
+    """Resamples of one scene are all alike: an interval over them would have no width."""
+    found = compared(5.0, seeds=seeds, scenes=1, trial=3)
+    difference = found.variants["better"].difference
+    assert difference is not None
+    assert difference.estimate[-1, -1, MIN_ADE] < 0
+    assert np.isnan(difference.low).all()
+    assert list(verdicts(found, "better")) == []
+    assert count_intervals(found) == (0, 0)
+
+
+def test_a_class_of_one_scene_has_no_interval_and_leaves_those_of_others() -> None:
+    def rare(seed: int, gain_m: float) -> SceneScores:
+        scores = made_scores(30, model_seed=seed, gain_m=gain_m)
+        kinds = np.where(scores.scene == 0, 3, np.minimum(scores.rows["object_type"], 2))
+        return replace(scores, rows={**scores.rows, "object_type": kinds})
+
+    runs = {name: {seed: rare(seed, gain_m) for seed in range(3)} for name, gain_m in (("plain", 0.0), ("better", 0.4))}
+    difference = analyse(runs, num_resamples=200, level=0.95, seed=0).variants["better"].difference
+    assert difference is not None
+    assert np.isfinite(difference.estimate[2, -1, MIN_ADE])
+    assert np.isnan(difference.low[[2, 3], -1, MIN_ADE]).all()
+    assert (difference.high[:2, -1, MIN_ADE] < 0).all()
+
+
+def test_pairing_takes_away_what_a_seed_does_to_both() -> None:
+    """Seed by seed the luck of both variants is one; paired otherwise it would spread their difference."""
+    runs = {
+        name: {seed: made_scores(30, model_seed=number, gain_m=0.4 * seed) for seed in range(4)}
+        for number, name in enumerate(("plain", "other"))
+    }
+    found = analyse(runs, num_resamples=200, level=0.95, seed=0)
+    difference, alone = found.variants["other"].difference, found.variants["plain"].values
+    assert difference is not None
+    width, wide = ((item.high - item.low)[-1, -1, MIN_ADE] for item in (difference, alone))
+    assert width < 0.3 * wide
+
+
+def test_relative_differences_are_of_the_shared_seeds() -> None:
+    """The first variant's other seeds are much worse: they are no part of the difference."""
+    first = {seed: made_scores(40, model_seed=seed, gain_m=0.0 if seed < 2 else -5.0) for seed in range(4)}
+    found = analyse(
+        {"first": first, "second": {seed: made_scores(40, model_seed=seed, gain_m=0.3) for seed in range(2)}},
+        num_resamples=200, level=0.9, seed=0,
+    )  # fmt: skip
+    difference = found.variants["second"].difference
+    assert difference is not None
+    base = found.variants["first"].by_seed[:2, -1, -1, MIN_ADE].mean()
+    (said,) = [item for item in verdicts(found, "second") if item.startswith("mean of classes, minADE")]
+    assert f"({-difference.estimate[-1, -1, MIN_ADE] / base:.1%})" in said
+
+
+def test_a_verdict_of_one_seed_says_so() -> None:
+    said = list(verdicts(compared(0.5, seeds=1, seed_noise_m=0.0), "better"))
+    assert said
+    assert all(sentence.endswith("(over scenes, one seed)") for sentence in said)
+    assert not any("one seed" in sentence for sentence in verdicts(compared(0.5), "better"))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"), [((3, 3), "scenes and seeds"), ((1, 1), "scenes (one seed)"),
+                        ((3, 1), "scenes and seeds (scenes alone where there is one seed)")],
+)  # fmt: skip
+def test_what_the_intervals_are_over_is_told(seeds: tuple[int, int], told: str) -> None:
+    runs = {seed: made_scores(10, model_seed=seed) for seed in range(3)}
+    others = {f"v{number}": {seed: runs[seed] for seed in range(count)} for number, count in enumerate(seeds)}
+    assert coverage(analyse({"first": runs, **others}, num_resamples=100, level=0.9, seed=0)) == told
+
+
 def test_only_seeds_that_both_have_are_compared() -> None:
     runs = {seed: made_scores(30, model_seed=seed) for seed in range(4)}
     found = analyse({"one": runs, "two": {3: runs[0], 7: runs[1]}}, num_resamples=100, level=0.95, seed=0)
@@ -89,6 +160,13 @@ def test_runs_on_different_scenes_or_objects_are_refused() -> None:
     )
     with pytest.raises(ValueError, match=r"different objects \(their object_id differs\)"):
         analyse({"one": {0: one}, "two": {0: other}}, num_resamples=100, level=0.95, seed=0)
+    # Truth of another length or kind: the same ids, and nothing to pair all the same.
+    turned = replace(one, rows={**one.rows, "bucket": one.rows["bucket"][::-1]})
+    with pytest.raises(ValueError, match=r"different objects \(their bucket differs\)"):
+        analyse({"one": {0: one}, "two": {0: turned}}, num_resamples=100, level=0.95, seed=0)
+    older = replace(one, bucketing="2021")
+    with pytest.raises(ValueError, match=r"different rules of buckets \(2024, 2021\)"):
+        analyse({"one": {0: one}, "two": {0: older}}, num_resamples=100, level=0.95, seed=0)
 
 
 def test_one_seed_gives_an_interval_over_scenes() -> None:

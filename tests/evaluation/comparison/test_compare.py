@@ -2,10 +2,12 @@ import fcntl
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,11 @@ import pytest
 from evaluation.compare import CompareConfig, run
 from evaluation.comparison import perform
 from evaluation.comparison.plots import pareto_front
+from evaluation.comparison.results import why_order_differs
+from evaluation.comparison.variants import read_variants
+from tests.builders import tiny_scene
 from tests.evaluation.comparison.made_runs import MadeCommands, made_data, write_variants
+from tests.evaluation.examples import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,9 @@ def test_a_comparison_finds_the_better_variant_and_writes_everything(
     text = (tmp_path / "out" / "compare.md").read_text()
     assert said in text
     assert "all variants see the training scenes in one order" in text
+    looked, excluded = results["intervals_looked_at"], results["intervals_excluding_zero"]
+    assert (looked, excluded) == (20, len(two["verdicts"]))
+    assert f"{excluded} of 20 intervals exclude zero. Were nothing different, about 1.0 of them would by chance" in text
     for name in ("differences.png", "pareto.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
@@ -86,6 +95,7 @@ def test_degraded_inputs_are_passed_on_and_shown_without_training_again(
     text = (tmp_path / "out" / "compare.md").read_text()
     assert "| minADE m | lidar-fog | two | 1.050 | 2.050 | 5.050 | +381.0% |" in text
     assert "--corrupt lidar-fog --severities 1 4" in text
+    assert "feels nothing" not in text
     assert (tmp_path / "out" / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -177,6 +187,16 @@ def test_everything_is_checked_before_anything_is_trained(commands: MadeCommands
     assert commands.done == []
 
 
+def test_a_run_whose_model_was_removed_is_done_again(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
+    config = compare(write_variants(tmp_path, one="{steps: 4}"), data, tmp_path / "out", seeds=1)
+    run(config)
+    commands.trained()
+    (training,) = (tmp_path / "out" / "runs").glob("*/training")
+    shutil.rmtree(training)
+    assert run(config) == 0
+    assert commands.trained() == [("one", 0)]
+
+
 def test_a_damaged_result_is_told(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
     config = compare(write_variants(tmp_path, one="{steps: 4}"), data, tmp_path / "out", seeds=1)
     run(config)
@@ -208,9 +228,79 @@ def test_variants_in_batches_of_their_own_are_said_to_differ_in_order(
     assert "the variants differ in batch_size, so they do not see the scenes in one order" in capsys.readouterr().out
 
 
+def test_variants_of_other_scenes_are_said_to_differ_in_data(data: Path, tmp_path: Path) -> None:
+    same, other = made_data(tmp_path / "same"), tmp_path / "other"
+    write_dataset(other, {"train": [tiny_scene(2), tiny_scene(1)], "validation": [tiny_scene(50)]})
+    (one,) = read_variants(write_variants(tmp_path, one="{steps: 4}"), data)
+    assert why_order_differs([one, replace(one, data=same)]) == ""
+    assert why_order_differs([one, replace(one, data=other)]) == "data"
+
+
+def test_names_of_any_letters_are_shown_as_they_are(
+    commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("../_one [/b]", "$x_$ | [red]two")
+    files = []
+    for number, name in enumerate(names):
+        files.append(tmp_path / f"{number}.yaml")
+        files[-1].write_text(f"name: {json.dumps(name)}\ntrain: {{steps: 4, lidar: {json.dumps(bool(number))}}}\n")
+    out = tmp_path / "out"
+    assert run(compare(tuple(files), data, out, seeds=1)) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in names)
+    assert f"differences to {names[0]} with 95% intervals over scenes (one seed)" in told
+    assert {path.parent for path in (out / "runs").iterdir()} == {out / "runs"}
+    assert (out / "differences.png").exists()
+
+
+def test_equal_variants_and_limits_in_minutes_are_remarked(
+    commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, workers: 0}", three="{steps: 4, minutes: 1}")
+    assert run(compare(files, data, tmp_path / "out", seeds=1)) == 0
+    told = capsys.readouterr().err
+    assert "one and two are the same training: their difference can only be zero" in told
+    assert told.count("are the same training") == 1
+    assert "three is limited in minutes" in told
+    assert told.count("is limited in minutes") == 1
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_scene_is_compared_without_any_interval(commands: MadeCommands, data: Path, tmp_path: Path, seeds: int) -> None:
+    commands.num_scenes = 1
+    files, out = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, lidar: false}"), tmp_path / "out"
+    assert run(compare(files, data, out, seeds=seeds)) == 0
+    text = (out / "compare.md").read_text()
+    assert "**two**: no interval of the difference to one is known: too few scenes." in text
+    assert "[?]" in text
+    assert json.loads((out / "results.json").read_text())["variants"]["two"]["verdicts"] == []
+    assert (out / "differences.png").exists()
+
+
+def test_results_are_not_written_into_another_verbs_folder(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text('{"verb": "train"}')
+    with pytest.raises(ValueError, match=r"out holds what `limtr train` wrote .*; choose another folder"):
+        run(compare(write_variants(tmp_path, one="{steps: 4}"), data, out, seeds=1))
+    assert commands.done == []
+    assert (out / "report.json").read_text() == '{"verb": "train"}'
+
+
+def test_pictures_of_an_earlier_call_do_not_stay(commands: MadeCommands, data: Path, tmp_path: Path) -> None:
+    files, out = write_variants(tmp_path, one="{steps: 4}", two="{steps: 4, lidar: false}"), tmp_path / "out"
+    run(compare(files, data, out, seeds=1, corrupt=("lidar-fog",), severities=(1, 4)))
+    assert (out / "robustness.png").exists()
+    run(compare(files[:1], data, out, seeds=1))
+    assert not (out / "robustness.png").exists()
+    assert not (out / "differences.png").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"seeds": 0}, "--seeds must be at least 1, is 0"), ({"resamples": 10}, "--resamples must be at least 100"),
+     ({"executor": "local", "workers": 2}, "--workers 2 needs --executor ray"),
+     ({"executor": "local", "ray_address": "here"}, "--ray-address needs --executor ray"),
      ({"level": 1.0}, "--level"), ({"config": ()}, "--config must name")],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:

@@ -56,6 +56,12 @@ def test_a_file_without_name_or_data_takes_its_own_name_and_the_common_data(tmp_
         ("a: [", "not a YAML file"),
         ("name: 5", "name must be a text, is 5"),
         ("data: 5", "data must be a folder, is 5"),
+        ('name: "a\\nb"', "name must be one line of at most 60 visible characters"),
+        ('name: "a\\e[31mb"', "name must be one line"),
+        (f"name: {'x' * 61}", "name must be one line"),
+        ("train: {steps: 3, learning_rate: .nan}", "a.yaml: train.learning_rate must be finite, is nan"),
+        ("train: {steps: 3, class_weights: [1.0, .inf, 1.0]}", "train.class_weights must be finite"),
+        ("train: {steps: 3, sparsity: {method: rigl, rate: .inf}}", "train.sparsity.* must be finite"),
     ],
 )
 def test_what_a_file_may_not_say_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -79,8 +85,9 @@ def test_two_variants_may_not_share_a_name(tmp_path: Path) -> None:
     [
         {"preset": "mtr", "steps": 5, "learning_rate": 3e-5, "lidar": False, "traffic_signals": True},
         {"classes": ["vehicle", "cyclist"], "class_weights": [1.0, 2.0, 0.5], "init_from": "somewhere else"},
+        {"licence": "--none of yours", "steps": 5},
     ],
-    ids=["plain values", "lists and paths"],
+    ids=["plain values", "lists and paths", "a text that looks like an option"],
 )
 def test_options_as_words_are_read_back_by_the_command_line(options: dict[str, Any]) -> None:
     config = tyro.cli(TrainConfig, args=["--data", "d", "--out", "o", *as_words(options)])
