@@ -7,10 +7,12 @@ It imports torch and the standard library. docs/sparsity.md explains the words.
 
 from sparse_core import layout, masks, schedules, scores, sparse, structure
 from sparse_core.accounting import Cost, cost
-from sparse_core.engine import Proposal, SparseEngine
+from sparse_core.engine import SparseEngine
 from sparse_core.initialisation import scale_to_fan_in
+from sparse_core.layer import Proposal
 from sparse_core.method import Method
-from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, Static
+from sparse_core.off_mask import OffMask
+from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, SRSTE, GraNet, RigL, Static, TopKAST
 from sparse_core.report import Report
 from sparse_core.sparse import compile_sparse
 from sparse_core.sparsify import sparsify
@@ -22,15 +24,18 @@ __all__ = [
     "MEST",
     "SET",
     "SNFS",
+    "SRSTE",
     "Cost",
     "GraNet",
     "Method",
+    "OffMask",
     "Proposal",
     "Report",
     "RigL",
     "SparseEngine",
     "Static",
     "Structure",
+    "TopKAST",
     "compile_sparse",
     "cost",
     "layout",

@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparse_core import saving
+from sparse_core import off_mask_step, saving
 from sparse_core.commit import commit
-from sparse_core.layer import LayerInput, Moment, SparseLayer, context_of
+from sparse_core.layer import LayerInput, Moment, Proposal, SparseLayer, context_of
 from sparse_core.method import Method
 from sparse_core.optimizer_state import clear_off_mask, stays_zero
 from sparse_core.report import Report, make_report
@@ -28,19 +27,6 @@ _ENGINES: weakref.WeakValueDictionary[int, SparseEngine] = weakref.WeakValueDict
 def engine_of(parameter: nn.Parameter) -> SparseEngine | None:
     """The engine that keeps this parameter sparse, if there is one."""
     return _ENGINES.get(id(parameter))
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What an update would change, by parameter name.
-
-    Attributes:
-        dropped: bool masks of the links that would be dropped, those that would grow back at once included.
-        grown: bool masks of the links that would be active and are not now.
-    """
-
-    dropped: Mapping[str, Tensor]
-    grown: Mapping[str, Tensor]
 
 
 class SparseEngine:
@@ -67,8 +53,11 @@ class SparseEngine:
         self._requested: float | None = None
         self._masked: dict[int, tuple[Tensor, int]] = {}  # layer -> the gradient masked since the last step, its version then
         self._left_out: set[str] = set()  # layers already warned about
+        if method.off_mask is not None:
+            off_mask_step.set_aside(self._layers, method)
         self._working = [_working_mask(layer) for layer in self._layers]
         self._masks = MappingProxyType({layer.name: layer.mask for layer in self._layers})
+        self._brought_in = False  # between the hooks of a step: the model has weights off the mask
         self._handles: list[Any] = []
         self._attach()
 
@@ -98,6 +87,15 @@ class SparseEngine:
     def explored(self) -> Mapping[str, Tensor]:
         """Parameter name -> bool mask of the links that were ever active."""
         return MappingProxyType({layer.name: layer.explored for layer in self._layers})
+
+    @property
+    def off_mask(self) -> Mapping[str, Tensor]:
+        """Parameter name -> the weights off the mask that live on, live; empty for methods that keep none."""
+        return {layer.name: layer.off_mask.values for layer in self._layers if layer.off_mask is not None}
+
+    def dense_weights(self) -> dict[str, Tensor]:
+        """Parameter name -> a copy of its weight, with what lives on off the mask; after `detach` too."""
+        return {layer.name: layer.dense_weight().clone() for layer in self._layers}
 
     def update(self, fraction: float) -> None:
         """Ask for an update inside the next step, exchanging this share of the active links.
@@ -158,17 +156,19 @@ class SparseEngine:
         loaded = saving.checked(state, self._layers, self._method)
         self._step, self._updates, self._requested, self._seed = loaded.step, loaded.updates, loaded.requested, loaded.seed
         self._masked.clear()
-        for layer, working, saved in zip(self._layers, self._working, loaded.layers, strict=True):
+        for layer, saved in zip(self._layers, loaded.layers, strict=True):
             layer.mask.copy_(saved.mask)
             layer.explored.copy_(saved.explored)
             layer.counts = list(saved.counts)
             layer.memory = {key: self._beside(layer, value) for key, value in saved.memory.items()}
-            if working is not layer.mask:
-                working.copy_(layer.mask)
+        off_mask_step.take_up(self._layers, self._method, self._step)
+        for layer, working in zip(self._layers, self._working, strict=True):
+            if working is not layer.moving:
+                working.copy_(layer.moving)
         self._clear()
 
     def detach(self) -> None:
-        """Leave model and optimizer alone from now on. The weights keep their zeros, the engine its masks."""
+        """Leave model and optimizer alone from now on. The weights keep their zeros, the engine its masks (and `off_mask`)."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -226,20 +226,29 @@ class SparseEngine:
         if all(layer.target.parameter.grad is None for layer in self._layers):
             return
         step = self._step + 1
-        if self._requested is not None or self._method.due(step):
-            if self._step_will_be_skipped():
-                return
+        comes = self._update_comes(step)
+        if comes and self._step_will_be_skipped():
+            return
+        if comes and self._method.off_mask is None:
             self._update(step)
         else:
             if self._method.watches_every_step:
                 self._watch(step)
             self._mask_gradients(those_not_yet_masked=True)
+        if self._method.off_mask is not None:
+            off_mask_step.bring_in(self._layers, self._optimizer, self._method, step)
+            self._brought_in = True
         self._step = step
 
     @torch.no_grad()
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._masked.clear()
-        if not stays_zero(optimizer):
+        if self._brought_in:
+            off_mask_step.take_out(self._layers, optimizer)
+            self._brought_in = False
+            if self._update_comes(self._step):
+                self._update(self._step)
+        elif not stays_zero(optimizer):
             self._clear()
 
     # How it is done.
@@ -270,7 +279,7 @@ class SparseEngine:
             for parameter in self._model.parameters():
                 if id(parameter) in held:
                     parameter.grad = None
-        else:
+        elif method.off_mask is None:
             self._mask_gradients(those_not_yet_masked=False)
 
     def _inputs(self) -> list[LayerInput]:
@@ -284,7 +293,7 @@ class SparseEngine:
                 gradient = gradient / scale.to(gradient.device)
             inputs.append(
                 LayerInput(
-                    _at_least_float32(parameter.detach()),
+                    _at_least_float32(layer.dense_weight()),
                     gradient,
                     self._optimizer.state.get(parameter, {}),
                     options.get(id(parameter), {}),
@@ -311,7 +320,10 @@ class SparseEngine:
                     layer.memory[key] = torch.where(skipped, before.get(key, torch.zeros_like(value)), value)
 
     def _wants_dense(self) -> bool:
-        return self._requested is not None or self._method.watches_every_step or self._method.due(self._step + 1)
+        return self._method.off_mask is None and (self._method.watches_every_step or self._update_comes(self._step + 1))
+
+    def _update_comes(self, step: int) -> bool:
+        return self._requested is not None or self._method.due(step)
 
     def _mask_gradients(self, those_not_yet_masked: bool) -> None:
         for index, (layer, working) in enumerate(zip(self._layers, self._working, strict=True)):
@@ -356,13 +368,13 @@ class SparseEngine:
 
     @torch.no_grad()
     def _clear(self) -> None:
-        """Zero weight and optimizer state off the mask."""
+        """Zero the weight off the mask, and the optimizer's state of what does not move."""
         for layer in self._layers:
             parameter = layer.target.parameter
             parameter.copy_(torch.where(layer.mask, parameter, torch.zeros((), dtype=parameter.dtype, device=parameter.device)))
             state = self._optimizer.state.get(parameter)
             if state:
-                clear_off_mask(state, parameter, layer.mask)
+                clear_off_mask(state, parameter, layer.moving)
 
     @staticmethod
     def _beside(layer: SparseLayer, value: Tensor) -> Tensor:
@@ -371,7 +383,7 @@ class SparseEngine:
 
 def _working_mask(layer: SparseLayer) -> Tensor:
     """What gradients are multiplied with: on a CPU numbers are several times faster than bools, at their own size a weight."""
-    return layer.mask if layer.mask.device.type != "cpu" else layer.mask.to(layer.target.parameter.dtype)
+    return layer.moving if layer.mask.device.type != "cpu" else layer.moving.to(layer.target.parameter.dtype)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

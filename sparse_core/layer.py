@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparse_core.layout import Layer
+from sparse_core.off_mask import OffMaskWeights
 from sparse_core.scores import Context
 from sparse_core.structure import Grid
 from sparse_core.targets import Target
@@ -26,6 +28,7 @@ class SparseLayer:
         counts: active units per group, known on the host.
         fixed_density: a density that holds whatever the layout says, or None.
         memory: what stateful scores keep.
+        off_mask: weights off the mask that live on, where the method keeps some.
     """
 
     target: Target
@@ -35,6 +38,7 @@ class SparseLayer:
     counts: list[int]
     fixed_density: float | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    off_mask: OffMaskWeights | None = None
 
     @property
     def name(self) -> str:
@@ -50,6 +54,16 @@ class SparseLayer:
     def size(self) -> int:
         """Allowed links."""
         return sum(self.grid.room()) * self.grid.members
+
+    @property
+    def moving(self) -> Tensor:
+        """bool: what the optimizer moves. The links, unless weights off the mask live on."""
+        return self.mask if self.off_mask is None else self.off_mask.moving
+
+    def dense_weight(self) -> Tensor:
+        """The weight between steps, with what lives on off the mask."""
+        weight = self.target.parameter.detach()
+        return weight if self.off_mask is None else torch.where(self.mask, weight, self.off_mask.values)
 
     def as_layout_layer(self) -> Layer:
         """The layer as a layout sees it."""
@@ -101,6 +115,19 @@ class LayerPlan:
     def grown(self) -> Tensor:
         """Links that are active now and were not before."""
         return self.mask & ~self.layer.mask
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an update would change, by parameter name.
+
+    Attributes:
+        dropped: bool masks of the links that would be dropped, those that would grow back at once included.
+        grown: bool masks of the links that would be active and are not now.
+    """
+
+    dropped: Mapping[str, Tensor]
+    grown: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)

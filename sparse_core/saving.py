@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_core.layer import SparseLayer
 from sparse_core.method import Method
+from sparse_core.off_mask_step import check_saved, to_save
 from sparse_core.packing import pack, unpack
 
 _VERSION = 1
@@ -54,7 +55,7 @@ def state_of(
                 "mask": pack(layer.mask),
                 "explored": pack(layer.explored),
                 "counts": list(layer.counts),
-                "memory": {key: value.detach().clone() for key, value in layer.memory.items()},
+                "memory": {key: value.detach().clone() for key, value in (layer.memory | to_save(layer)).items()},
             }
             for layer in layers
         },
@@ -104,4 +105,5 @@ def _layer(layer: SparseLayer, saved: Mapping[str, Any]) -> SavedLayer:
         raise ValueError(f"{layer.name}: the state's mask cuts through units that live and die together")
     if layer.grid.allowed is not None and bool((units & ~layer.grid.allowed).any()):
         raise ValueError(f"{layer.name}: the state's mask has links outside of the allowed region")
+    check_saved(layer.name, mask, saved["memory"])
     return SavedLayer(mask, explored.to(layer.mask.device), counts, dict(saved["memory"]))

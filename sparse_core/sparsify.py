@@ -13,6 +13,7 @@ from sparse_core.hashed_random import uniform
 from sparse_core.layer import SparseLayer
 from sparse_core.layout import initial_key, layout_scores
 from sparse_core.method import Method, resolve_density
+from sparse_core.off_mask_step import magnitude
 from sparse_core.optimizer_state import refuse_unsuited
 from sparse_core.scores import Context
 from sparse_core.selection import take_largest
@@ -89,12 +90,17 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
 
 @torch.no_grad()
 def _place_links(layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
-    """The first masks: so many random links per group, or the best of all layers where the layout has a score."""
+    """The first masks: so many links per group, or the best of all layers where the layout has a score.
+
+    Which ones: random ones, or the largest where weights off the mask live on.
+    """
     density = method.density_at(0)
     ranked = [layer for layer in layers if layer.fixed_density is None] if method.spread.score is not None else []
     for layer, counts in zip(layers, group_counts(layers, method, density), strict=True):
         layer.counts = counts
-        scores = layer.grid.scores_of(_random_scores(layer, seed))
+        weight = layer.target.parameter.detach()
+        first = _random_scores(layer, seed) if method.off_mask is None else magnitude(weight)
+        scores = layer.grid.scores_of(first)
         _activate(layer, take_largest(scores, _allowed(layer), torch.tensor(counts, device=scores.device)).taken)
     if ranked:
         _place_by_score(ranked, method, seed)
