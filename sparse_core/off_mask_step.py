@@ -37,12 +37,16 @@ def set_aside(layers: Sequence[SparseLayer], method: Method) -> None:
         apart = _everywhere(layer) & ~layer.mask
         layer.off_mask = OffMaskWeights(torch.where(apart, parameter, _zero(parameter)), layer.mask.clone())
         _choose_moving(layer, layer.off_mask, method, step=0)
-    thin = [layer for layer in layers if layer.off_mask is not None and layer.links < layer.size]
-    if thin and not any(bool(layer.off_mask.values.any()) for layer in thin if layer.off_mask is not None):
+
+
+def warn_of_zeros(layers: Sequence[SparseLayer]) -> None:
+    """Say so where all weights off the first masks are zero. Reads from the device."""
+    thin = [layer for layer in layers if layer.links < layer.size]
+    if thin and not any(bool(layer.target.parameter.detach()[~layer.mask].any()) for layer in thin):
         warnings.warn(
             f"{thin[0].name} and all others are zero off the mask: weights that were saved sparse. What was off the mask is in "
             "the state of the engine that trained them (engine.load_state_dict); without it, these weights begin at zero",
-            stacklevel=5,
+            stacklevel=3,
         )
 
 

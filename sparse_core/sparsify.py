@@ -13,7 +13,7 @@ from sparse_core.hashed_random import uniform
 from sparse_core.layer import SparseLayer
 from sparse_core.layout import initial_key, layout_scores
 from sparse_core.method import Method, resolve_density
-from sparse_core.off_mask_step import magnitude
+from sparse_core.off_mask_step import magnitude, warn_of_zeros
 from sparse_core.optimizer_state import refuse_unsuited
 from sparse_core.scores import Context
 from sparse_core.selection import take_largest
@@ -64,6 +64,8 @@ def sparsify(
         sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
     _place_links(layers, method, seed)
+    if method.off_mask is not None:
+        warn_of_zeros(layers)
     return SparseEngine(model, optimizer, method, layers, seed)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core.method import Method
-from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, GraNet, RigL, Static
+from sparse_core.presets import GMP, ITOP, MEST, SET, SNFS, SRSTE, GraNet, RigL, Static, TopKAST
 from sparse_core.probe import aligned
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Shape, Structure, output_groups
@@ -46,6 +46,8 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "MEST soft": lambda density, end, every, **fields: MEST(density, end, every, soft=0.1, **fields),
     "GMP": GMP,
     "GraNet": lambda density, end, every, **fields: GraNet(density, end, every, initial=(1 + density) / 2, **fields),
+    "Top-KAST": TopKAST,
+    "SR-STE": SRSTE,
 }
 
 

@@ -22,6 +22,8 @@ PRESETS: dict[str, Callable[..., Method]] = {
     "MEST-soft": lambda **fields: sparse_core.MEST(soft=0.1, **fields),
     "GMP": sparse_core.GMP,
     "GraNet": sparse_core.GraNet,
+    "Top-KAST": sparse_core.TopKAST,
+    "SR-STE": lambda **fields: sparse_core.SRSTE(**fields, structure=sparse_core.Structure()),
 }
 
 

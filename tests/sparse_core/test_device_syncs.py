@@ -199,6 +199,7 @@ def on_a_gpu(method: Method, depth: int, monkeypatch: pytest.MonkeyPatch) -> lis
         refuse_sending(patch)
         with NoWaits():
             engine._before_step()
+            engine._after(optimizer, (), {})
     assert engine.updates == 1
     return read
 
@@ -210,6 +211,8 @@ GPU_CASES = {
     "MEST-soft": preset("MEST-soft", every=1),
     "GMP": replace(preset("GMP", every=1), density=Linear(0.5, 0.1)),
     "GraNet": preset("GraNet", every=1),
+    "Top-KAST": preset("Top-KAST", every=1),
+    "SR-STE in a region": preset("SR-STE", every=1, structure=Structure(allowed=lower_triangle)),
     "global exchange": preset("RigL", every=1, scope="global"),
     "gradient steps": preset("RigL", every=1, grown_value=gradient_step()),
     "2:4": preset("RigL", every=1, structure=Structure(group=4)),

@@ -30,6 +30,8 @@ METHODS: dict[str, Method] = {
     "SNFS": preset("SNFS"),
     "MEST": preset("MEST"),
     "GraNet": preset("GraNet"),
+    "Top-KAST": preset("Top-KAST"),
+    "SR-STE": preset("SR-STE", density=0.5, structure=sparse_core.Structure(group=2)),
     "RigL-skip": preset("RigL", on_update="skip"),
 }
 COLLECTIVES = [
