@@ -20,7 +20,7 @@ def test_the_code_of_the_page_runs_in_order(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_page_names_every_preset_field_and_score() -> None:
-    for name in ("Static", "SET", "RigL", "ITOP", "SNFS", "MEST", "GMP", "GraNet"):
+    for name in ("Static", "SET", "RigL", "ITOP", "SNFS", "MEST", "GMP", "GraNet", "TopKAST", "SRSTE"):
         assert hasattr(presets, name)
         assert f"| `{name}(" in PAGE
     fields = {
