@@ -13,6 +13,7 @@ from sparse_core.layout import counts_of, share_out
 from sparse_core.method import Method
 from sparse_core.radix import count_true
 from sparse_core.scores import Score, score_name
+from sparse_core.selection import take_largest
 
 
 def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Method, moment: Moment) -> list[LayerPlan]:
@@ -34,6 +35,10 @@ def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Me
     work = [_LayerWork(layer, given, method, moment) for layer, given in ready]
     memories = [dict(layer.memory) for layer, _ in ready]
     try:
+        if method.off_mask is not None and method.drop is method.grow and moment.rate == 1:
+            return _best(work, method, moment)
+        for one in work:
+            one.count()
         _choose_drops(work, method, moment)
         growth = _growth(work, method)
         results = [one.finish(amount) for one, amount in zip(work, growth, strict=True)]
@@ -50,12 +55,15 @@ class _LayerWork:
     def __init__(self, layer: SparseLayer, given: LayerInput, method: Method, moment: Moment) -> None:
         self.layer, self.given, self.method, self.moment = layer, given, method, moment
         self.active = layer.grid.units_of(layer.mask)
-        self.counts = self.on_device(layer.counts)
-        self.room = self.on_device(layer.grid.room())
         self.kept = self.active
+        self.not_finite = torch.zeros((), dtype=torch.int64, device=self.active.device)
+
+    def count(self) -> None:
+        """Beside the mask: active units per group, how many there could be, and nothing exchanged or grown yet."""
+        self.counts = self.on_device(self.layer.counts)
+        self.room = self.on_device(self.layer.grid.room())
         self.exchanged = torch.zeros_like(self.counts)  # dropped units that grow back, here or elsewhere
         self.rise = torch.zeros_like(self.counts)
-        self.not_finite = torch.zeros((), dtype=torch.int64, device=self.active.device)
 
     def on_device(self, numbers: list[int]) -> Tensor:
         """Whole numbers as a tensor beside the mask, without waiting for the device."""
@@ -137,6 +145,36 @@ def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Momen
         return
     for one, score in zip(work, scores, strict=True):
         one.drop(torch.zeros_like(one.counts), score)
+
+
+def _best(work: list[_LayerWork], method: Method, moment: Moment) -> list[LayerPlan]:
+    """An exchange of all links by one score: the best of all units become links. Their number is known beforehand."""
+    plans, facts = [], []
+    for one, target in zip(work, _layer_targets(work, method, moment), strict=True):
+        grid, kept = one.layer.grid, one.layer.off_mask
+        assert kept is not None
+        if kept.counts is None or kept.counts[0] is not target:
+            kept.counts = (target, one.on_device(target))
+        candidates = torch.ones_like(one.active) if grid.allowed is None else grid.allowed
+        chosen = take_largest(one.score(method.grow, "grow"), candidates, kept.counts[1])
+        mask = grid.mask_of(chosen.taken)
+        facts += [
+            chosen.not_finite.to(work[0].active.device),
+            count_true(mask & ~one.layer.mask).sum().to(work[0].active.device),
+        ]
+        plans.append((one.layer, mask, one.layer.mask & ~mask, target))
+    numbers = torch.stack(facts).tolist()
+    for (layer, *_), bad in zip(plans, numbers[::2], strict=True):
+        _refuse_not_finite(layer, bad, method)
+    return [LayerPlan(*one, grown_links=grown) for one, grown in zip(plans, numbers[1::2], strict=True)]
+
+
+def _refuse_not_finite(layer: SparseLayer, bad: int, method: Method) -> None:
+    if bad:
+        raise FloatingPointError(
+            f"{layer.name}: {bad} scores of {score_name(method.drop)} (drop) or {score_name(method.grow)} (grow) "
+            "are not finite; nothing was changed. Look for an infinite weight or gradient"
+        )
 
 
 def _check_change(work: list[_LayerWork], change: int, method: Method) -> None:
@@ -239,11 +277,7 @@ def _read(work: list[_LayerWork], units: list[Tensor], method: Method) -> list[L
     for one, new, mask in zip(work, units, masks, strict=True):
         bad, grown, counts = numbers[0], numbers[1], numbers[2 : 2 + new.shape[0]]
         numbers = numbers[2 + new.shape[0] :]
-        if bad:
-            raise FloatingPointError(
-                f"{one.layer.name}: {bad} scores of {score_name(method.drop)} (drop) or {score_name(method.grow)} (grow) "
-                "are not finite; nothing was changed. Look for an infinite weight or gradient"
-            )
+        _refuse_not_finite(one.layer, bad, method)
         dropped = one.layer.grid.mask_of(one.active & ~one.kept)
         plans.append(LayerPlan(one.layer, mask, dropped, counts, grown * one.layer.grid.members))
     return plans

@@ -192,8 +192,12 @@ def on_a_gpu(method: Method, depth: int, monkeypatch: pytest.MonkeyPatch) -> lis
     optimizer.param_groups[0]["betas"] = (0.9, 0.999)
 
     def imagined(tensor: Tensor) -> Any:
-        """What an update reads, for tensors without data: no bad score, one link grown, one link in every group."""
-        return [0, 1, *[1] * grid.groups] * depth if tensor.device.type == "meta" else _tolist(tensor)
+        """What an update reads, for tensors without data: no bad score, one link grown, one link in every group.
+
+        Where weights off the mask live on, the number of links is known beforehand.
+        """
+        counts = [] if method.off_mask is not None else [1] * grid.groups
+        return [0, 1, *counts] * depth if tensor.device.type == "meta" else _tolist(tensor)
 
     with monkeypatch.context() as patch, counted_tolist(monkeypatch, "meta", imagined) as read:
         refuse_sending(patch)
