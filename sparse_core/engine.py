@@ -34,7 +34,7 @@ class SparseEngine:
 
     Weights are zero where they are inactive, so forward, backward, `state_dict` and `torch.export` see a plain model.
     Gradients are masked as they accumulate, except in the steps of an update, where they are dense until `step()`. All
-    decisions are made inside of `optimizer.step`, before it moves anything: from gradients that are already averaged over
+    decisions are made inside of `optimizer.step`, before it moves anything (after, where the method has an `off_mask`): from gradients that are already averaged over
     ranks, and only if the step really happens.
     """
 
@@ -116,7 +116,8 @@ class SparseEngine:
     def propose(self, method: Method | None = None) -> Proposal:
         """A dry run: what an update by this method (the engine's own, if None) would change now. Nothing changes.
 
-        Call it where the gradients are dense: between the backward pass and the step of an update.
+        Call it where the gradients are dense: between the backward pass and the step of an update. With `off_mask`, anywhere;
+        an update itself comes after the optimizer has moved.
 
         Raises:
             RuntimeError: the method needs a dense gradient and there is none.

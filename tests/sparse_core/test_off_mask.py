@@ -225,9 +225,14 @@ def test_an_asked_for_update_exchanges_no_more_than_its_share() -> None:
         order = dense[name].abs().reshape(-1).argsort(descending=True)[: int(before[name].sum())]
         best = torch.zeros_like(before[name]).view(-1).index_fill_(0, order, True).view_as(before[name])
         assert torch.equal(grown, best & ~before[name])
+    for group in run.optimizer.param_groups:
+        group["lr"] = 0.0  # then what is proposed is what happens
+    before, proposed = copied(run.engine.masks), run.engine.propose()
     run.engine.update(1.0)
     run.step(DATA[5])
     assert run.engine.updates == 2
+    assert same({name: mask & ~before[name] for name, mask in run.engine.masks.items()}, dict(proposed.grown))
+    assert same({name: before[name] & ~mask for name, mask in run.engine.masks.items()}, dict(proposed.dropped))
     dense = run.engine.dense_weights()
     for name, mask in run.engine.masks.items():
         assert dense[name][mask].abs().min() >= dense[name][~mask].abs().max()
