@@ -34,8 +34,8 @@ class SparseEngine:
 
     Weights are zero where they are inactive, so forward, backward, `state_dict` and `torch.export` see a plain model.
     Gradients are masked as they accumulate, except in the steps of an update, where they are dense until `step()`. All
-    decisions are made inside of `optimizer.step`, before it moves anything (after, where the method has an `off_mask`): from gradients that are already averaged over
-    ranks, and only if the step really happens.
+    decisions are made inside of `optimizer.step`, before it moves anything: from gradients that are already averaged over
+    ranks, and only if the step really happens. (Where the method has an `off_mask`, after it has moved, from the weights.)
     """
 
     def __init__(
