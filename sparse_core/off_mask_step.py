@@ -83,9 +83,11 @@ def bring_in(layers: Sequence[SparseLayer], optimizer: torch.optim.Optimizer, me
             continue
         sign = -1.0 if options[id(parameter)].get("maximize") else 1.0
         for weights, factor in ((parameter, on_links), (idle, on_idle - on_links)):
-            if factor and scale is None:
+            if not factor:
+                continue
+            if scale is None:
                 gradient.add_(weights, alpha=sign * factor)
-            elif factor:
+            else:
                 gradient.addcmul_(weights, scale.to(gradient.device, gradient.dtype).reshape(()), value=sign * factor)
 
 

@@ -256,6 +256,7 @@ def test_a_density_that_falls_leaves_the_largest_of_all_weights() -> None:
         for layer in run.engine._layers:
             density = run.engine.method.density_at(min(step // 2 * 2, 6))
             assert layer.links == pytest.approx(density * layer.size, abs=1)  # type: ignore[operator]
+            assert int(layer.mask.sum()) == layer.links
             if step <= 6 and step % 2 == 0:
                 size = dense[layer.name].abs()
                 assert size[layer.mask].min() >= size[~layer.mask].max()
