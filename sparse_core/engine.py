@@ -237,7 +237,7 @@ class SparseEngine:
                 self._watch(step)
             self._mask_gradients(those_not_yet_masked=True)
         if self._method.off_mask is not None:
-            off_mask_step.bring_in(self._layers, self._optimizer, self._method, step)
+            off_mask_step.bring_in(self._layers, self._working, self._optimizer, self._method, step)
             self._brought_in = True
         self._step = step
 
@@ -245,7 +245,7 @@ class SparseEngine:
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._masked.clear()
         if self._brought_in:
-            off_mask_step.take_out(self._layers, optimizer)
+            off_mask_step.take_out(self._layers, self._working, optimizer)
             self._brought_in = False
             if self._update_comes(self._step):
                 self._update(self._step)

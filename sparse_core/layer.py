@@ -63,7 +63,7 @@ class SparseLayer:
     def dense_weight(self) -> Tensor:
         """The weight between steps, with what lives on off the mask."""
         weight = self.target.parameter.detach()
-        return weight if self.off_mask is None else torch.addcmul(self.off_mask.values, weight, self.mask)
+        return weight if self.off_mask is None else torch.addcmul(self.off_mask.values, weight, self.off_mask.links)
 
     def as_layout_layer(self) -> Layer:
         """The layer as a layout sees it."""

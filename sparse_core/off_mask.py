@@ -52,12 +52,14 @@ class OffMaskWeights:
 
     Attributes:
         values: the weights off the mask, in the weight's type; zero on links and where none is allowed.
+        links: the mask; as numbers on a CPU, where products with bools take several times longer.
         moving: bool, what the optimizer moves: the links and some or all of the others.
         all_move: whether it is known that these are all that may exist.
         counts: links per group, on the host and beside the weight, where that was asked for.
     """
 
     values: Tensor
+    links: Tensor
     moving: Tensor
     all_move: bool = False
     counts: tuple[list[int], Tensor] | None = None

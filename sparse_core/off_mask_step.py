@@ -35,7 +35,8 @@ def set_aside(layers: Sequence[SparseLayer], method: Method) -> None:
     for layer in layers:
         parameter = layer.target.parameter.detach()
         apart = _everywhere(layer) & ~layer.mask
-        layer.off_mask = OffMaskWeights(torch.where(apart, parameter, _zero(parameter)), layer.mask.clone())
+        links = layer.mask if parameter.device.type != "cpu" else layer.mask.to(parameter.dtype)
+        layer.off_mask = OffMaskWeights(torch.where(apart, parameter, _zero(parameter)), links, layer.mask.clone())
         _choose_moving(layer, layer.off_mask, method, step=0)
 
 
@@ -50,11 +51,16 @@ def warn_of_zeros(layers: Sequence[SparseLayer]) -> None:
         )
 
 
-def bring_in(layers: Sequence[SparseLayer], optimizer: torch.optim.Optimizer, method: Method, step: int) -> None:
+def bring_in(
+    layers: Sequence[SparseLayer], working: Sequence[Tensor], optimizer: torch.optim.Optimizer, method: Method, step: int
+) -> None:
     """Give the optimizer the weights that it moves, links and others, and the penalty on them.
 
     Gradients are already masked. The penalty joins them once a step, after clipping, and scaled as they are; decoupled, it
     shrinks the weights unless the optimizer has been told to skip the step.
+
+    Args:
+        working: of each layer, what moves, as the engine multiplies gradients with it.
     """
     rule = method.off_mask
     assert rule is not None
@@ -63,13 +69,13 @@ def bring_in(layers: Sequence[SparseLayer], optimizer: torch.optim.Optimizer, me
     on_links, on_idle = rule.factors(density)
     options = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
-    for layer in layers:
+    for layer, moves in zip(layers, working, strict=True):
         parameter, kept = layer.target.parameter, layer.off_mask
         assert kept is not None
-        idle = kept.values
-        if not kept.all_move:
-            idle = torch.addcmul(idle, idle, ~kept.moving, value=-1)  # on a CPU faster than a product with bools
-        torch.addcmul(idle, parameter, layer.mask, out=parameter)
+        if kept.all_move:
+            torch.addcmul(kept.values, parameter, kept.links, out=parameter)
+        else:
+            parameter.mul_(kept.links).addcmul_(kept.values, moves)
         gradient = parameter.grad
         if gradient is None:
             continue
@@ -77,33 +83,30 @@ def bring_in(layers: Sequence[SparseLayer], optimizer: torch.optim.Optimizer, me
             rate = options[id(parameter)]["lr"]
             if found_inf is not None:
                 rate = rate * (found_inf.to(parameter.device) == 0).reshape(())
-            for weights, factor in ((parameter, on_links), (idle, on_idle - on_links)):
-                if factor:
-                    parameter.sub_(weights * (rate * factor))
+            idle = kept.values * moves
+            parameter.sub_(parameter * (rate * on_links)).sub_(idle * (rate * (on_idle - on_links)))
             continue
         sign = -1.0 if options[id(parameter)].get("maximize") else 1.0
-        for weights, factor in ((parameter, on_links), (idle, on_idle - on_links)):
-            if not factor:
-                continue
-            if scale is None:
-                gradient.add_(weights, alpha=sign * factor)
-            else:
-                gradient.addcmul_(weights, scale.to(gradient.device, gradient.dtype).reshape(()), value=sign * factor)
+        first, second = sign * on_links, sign * (on_idle - on_links)
+        if scale is not None:
+            unit = scale.to(gradient.device, gradient.dtype).reshape(())
+            gradient.addcmul_(parameter, unit, value=first).addcmul_(kept.values * moves, unit, value=second)
+            continue
+        if first:
+            gradient.add_(parameter, alpha=first)
+        if second:
+            gradient.addcmul_(kept.values, moves, value=second)
 
 
-def take_out(layers: Sequence[SparseLayer], optimizer: torch.optim.Optimizer) -> None:
+def take_out(layers: Sequence[SparseLayer], working: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Put away what the optimizer has made of weights off the mask; the model is zero there again."""
-    at_rest = stays_zero(optimizer)  # then sums and products do; on a CPU they are several times faster than torch.where
-    for layer in layers:
+    at_rest = stays_zero(optimizer)  # what does not move is zero in the weight, and sums and products of it are exact
+    for layer, moves in zip(layers, working, strict=True):
         parameter, kept = layer.target.parameter, layer.off_mask
         assert kept is not None
-        if at_rest and kept.all_move:
-            torch.addcmul(parameter, parameter, layer.mask, value=-1, out=kept.values)
-            parameter.sub_(kept.values)
-        elif at_rest:
-            apart = torch.addcmul(parameter, parameter, layer.mask, value=-1)
-            kept.values.addcmul_(kept.values, kept.moving, value=-1).add_(apart)
-            parameter.sub_(apart)
+        if at_rest:
+            kept.values.addcmul_(kept.values, moves, value=-1).add_(parameter).addcmul_(parameter, kept.links, value=-1)
+            parameter.mul_(kept.links)
         else:
             kept.values.copy_(torch.where(kept.moving & ~layer.mask, parameter, kept.values))
             parameter.copy_(torch.where(layer.mask, parameter, _zero(parameter)))
@@ -128,9 +131,10 @@ def swap(
     layer, parameter, kept = planned.layer, planned.layer.target.parameter, planned.layer.off_mask
     assert kept is not None
     dense = given.weight.to(parameter.dtype)
-    torch.addcmul(dense, dense, planned.mask, value=-1, out=kept.values)
-    torch.sub(dense, kept.values, out=parameter)
     layer.mask.copy_(planned.mask)
+    _refresh_links(layer, kept)
+    torch.addcmul(dense, dense, kept.links, value=-1, out=kept.values)
+    torch.sub(dense, kept.values, out=parameter)
     layer.explored.logical_or_(planned.mask)
     layer.counts = planned.counts
     if kept.all_move and not method.over(moment.step):
@@ -204,6 +208,7 @@ def take_up(layers: Sequence[SparseLayer], method: Method, step: int) -> None:
         kept = layer.off_mask
         if kept is None:
             continue
+        _refresh_links(layer, kept)
         if values is None or moving is None:
             missing.append(layer)
             kept.values.zero_()
@@ -218,6 +223,11 @@ def take_up(layers: Sequence[SparseLayer], method: Method, step: int) -> None:
             "at zero",
             stacklevel=4,
         )
+
+
+def _refresh_links(layer: SparseLayer, kept: OffMaskWeights) -> None:
+    if kept.links is not layer.mask:
+        kept.links.copy_(layer.mask)
 
 
 def _everywhere(layer: SparseLayer) -> Tensor:
