@@ -5,7 +5,7 @@
 The baseline is a dense step of a Linear layer: forward, backward with the input's gradient, AdamW(fused). The other is the
 same with a `sparse_core` engine attached, in an ordinary step (unless `--every` brings updates). The two take turns; the
 figure is the median over the pairs. The engine's price in memory: one number of the weight's type and two bools a weight on a
-CPU (6 bytes for float32); with weights off the mask, another number and another bool.
+CPU (6 bytes for float32); with weights off the mask, two more numbers and another bool.
 """
 
 from __future__ import annotations
