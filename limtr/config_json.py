@@ -40,7 +40,9 @@ def read_value(kind: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         inner, *others = (argument for argument in arguments if argument is not type(None))
-        if others:
+        if others and all(get_origin(argument) is Literal for argument in (inner, *others)):
+            inner = Literal[tuple(choice for argument in (inner, *others) for choice in get_args(argument))]
+        elif others:
             raise ValueError(f"{where} may have several types, which a file cannot tell apart")
         return read_value(inner, value, where)
     if origin is tuple:

@@ -1,6 +1,7 @@
 """The variants that the repository ships are variants."""
 
-import re
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,23 +12,30 @@ from evaluation.comparison.results import why_order_differs
 from evaluation.comparison.variants import read_variants
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = sorted({path.parent for path in (ROOT / "benchmarks").rglob("*.yaml")})
+STUDIES = {
+    "lidar": (ROOT / "benchmarks" / "lidar" / "study.sh", ("2", "pedestrian", "cyclist"), 2),
+    "sparse": (ROOT / "benchmarks" / "sparse" / "study.sh", ("shards",), 1),
+}
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_the_variants_of_a_study_can_be_read_and_see_the_scenes_in_one_order(folder: Path) -> None:
-    variants = read_variants(sorted(folder.glob("*.yaml")), Path("shards"))
-    assert len(variants) > 1
-    assert why_order_differs(variants) == ""
-    for variant in variants:
-        recipe = variant.recipe(seed=0)
-        assert recipe["steps"] is not None
-        assert recipe["minutes"] is None
-
-
-def test_the_study_of_lidar_names_files_and_options_that_exist() -> None:
-    text = (ROOT / "benchmarks" / "lidar" / "study.sh").read_text().replace("\\\n", " ")
-    (line,) = re.findall(r"\$limtr compare (.*)", text)
-    words = re.sub(r"\$\{OPTIONS:-\}|\"", "", line).replace("$here", str(ROOT / "benchmarks" / "lidar")).split()
-    config = tyro.cli(CompareConfig, args=words)
-    assert all(file.is_file() for file in config.config)
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_compares_variants_that_can_be_read_and_see_the_scenes_in_one_order(tmp_path: Path, study: str) -> None:
+    script, words, comparisons = STUDIES[study]
+    (tmp_path / "shards").mkdir()
+    noted = tmp_path / "calls.txt"
+    recorder = tmp_path / "limtr"
+    recorder.write_text(f'#!/bin/sh\necho "$@" >> {noted}\n')
+    recorder.chmod(0o755)
+    environment = {**os.environ, "LIMTR": str(recorder)}
+    subprocess.run(["sh", str(script), "out", *words], cwd=tmp_path, env=environment, check=True)
+    calls = [line.split() for line in noted.read_text().splitlines()]
+    configs = [tyro.cli(CompareConfig, args=call[1:]) for call in calls if call[0] == "compare"]
+    assert len(configs) == comparisons
+    for config in configs:
+        variants = read_variants([tmp_path / "out" / file for file in config.config], config.data)
+        assert len(variants) > 1
+        assert why_order_differs(variants) == ""
+        for variant in variants:
+            recipe = variant.recipe(seed=0)
+            assert recipe["steps"] is not None
+            assert recipe["minutes"] is None

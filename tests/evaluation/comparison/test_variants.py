@@ -23,6 +23,13 @@ def test_a_file_names_a_variant_its_data_and_options(tmp_path: Path) -> None:
     assert (recipe["lidar"], recipe["steps"], recipe["epochs"], recipe["seed"]) == (False, 4, None, 3)
 
 
+@pytest.mark.parametrize("method", ["rigl", "dense"])
+def test_a_file_may_choose_a_method_of_sparse_training(tmp_path: Path, method: str) -> None:
+    variant = read_variant(write(tmp_path, f"train: {{steps: 400, sparsity: {{method: {method}}}}}"), Path("shards"))
+    recipe = variant.recipe(seed=0)
+    assert recipe["sparsity"] is None if method == "dense" else recipe["sparsity"]["method"] == method
+
+
 def test_a_file_without_name_or_data_takes_its_own_name_and_the_common_data(tmp_path: Path) -> None:
     variant = read_variant(write(tmp_path, "train: {steps: 2}\n", "wide.yaml"), Path("shards"))
     assert (variant.name, variant.data) == ("wide", Path("shards"))
@@ -40,6 +47,7 @@ def test_a_file_without_name_or_data_takes_its_own_name_and_the_common_data(tmp_
         ("train: {steps: many}", "a.yaml: train.steps must be of type int, is 'many'"),
         ("train: {lidar: }", "train.lidar must be of type bool"),
         ("train: {schedule: cosinus}", "train.schedule must be one of .*cosine"),
+        ("train: {sparsity: {method: rigel}}", "train.sparsity.method must be one of .*'rigl'.*'dense'"),
         ("train: {steps: 0}", "a.yaml: train: steps must be above 0, is 0"),
         ("train: {steps: 3, steps: 4}", "a.yaml: line 1: key 'steps' comes twice"),
         ("train: {batch-size: 3, batch_size: 4}", "given twice"),
