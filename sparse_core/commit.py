@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparse_core.layer import LayerInput, LayerPlan, Moment, context_of
 from sparse_core.method import Method
+from sparse_core.off_mask_step import swap
 from sparse_core.optimizer_state import rewire_state
 from sparse_core.scores import positions
 
@@ -23,6 +24,9 @@ def commit(
         working: what gradients are multiplied with; the mask itself or a copy of it as numbers.
     """
     layer, parameter = planned.layer, planned.layer.target.parameter
+    if layer.off_mask is not None:
+        swap(planned, given, state, working, method, moment)
+        return
     grown = planned.grown
     weight = layer.weight
     stayed = (planned.mask & layer.mask).to(weight.dtype)

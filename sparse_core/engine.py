@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparse_core import saving
+from sparse_core import off_mask_step, saving
 from sparse_core.attachment import check_parameters, refuse_ranks_that_differ, watch_for_late_sharding
 from sparse_core.commit import commit
-from sparse_core.layer import LayerInput, Moment, SparseLayer, context_of
+from sparse_core.layer import LayerInput, Moment, Proposal, SparseLayer, context_of
 from sparse_core.method import Method
 from sparse_core.optimizer_state import clear_off_mask, stays_zero
 from sparse_core.report import Report, make_report
@@ -32,26 +31,13 @@ def engine_of(parameter: nn.Parameter) -> SparseEngine | None:
     return _ENGINES.get(id(parameter))
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """What an update would change, by parameter name.
-
-    Attributes:
-        dropped: bool masks of the links that would be dropped, those that would grow back at once included.
-        grown: bool masks of the links that would be active and are not now.
-    """
-
-    dropped: Mapping[str, Tensor]
-    grown: Mapping[str, Tensor]
-
-
 class SparseEngine:
     """Keeps the selected weights of a model sparse while an optimizer trains it. Made by `sparsify`.
 
     Weights are zero where they are inactive, so forward, backward, `state_dict` and `torch.export` see a plain model.
     Gradients are masked as they accumulate, except in the steps of an update, where they are dense until `step()`. All
     decisions are made inside of `optimizer.step`, before it moves anything: from gradients that are already averaged over
-    ranks, and only if the step really happens.
+    ranks, and only if the step really happens. (Where the method has an `off_mask`, after it has moved, from the weights.)
     """
 
     def __init__(
@@ -69,8 +55,11 @@ class SparseEngine:
         self._requested: float | None = None
         self._masked: dict[int, tuple[Tensor, int]] = {}  # layer -> the gradient masked since the last step, its version then
         self._left_out: set[str] = set()  # layers already warned about
+        if method.off_mask is not None:
+            off_mask_step.set_aside(self._layers, method)
         self._working = [_working_mask(layer) for layer in self._layers]
         self._masks = MappingProxyType({layer.name: layer.mask for layer in self._layers})
+        self._brought_in = False  # between the hooks of a step: the model has weights off the mask
         self._handles: list[Any] = []
         self._attach()
 
@@ -101,6 +90,15 @@ class SparseEngine:
         """Parameter name -> bool mask of the links that were ever active."""
         return MappingProxyType({layer.name: layer.explored for layer in self._layers})
 
+    @property
+    def off_mask(self) -> Mapping[str, Tensor]:
+        """Parameter name -> the weights off the mask that live on, live; empty for methods that keep none."""
+        return {layer.name: layer.off_mask.values for layer in self._layers if layer.off_mask is not None}
+
+    def dense_weights(self) -> dict[str, Tensor]:
+        """Parameter name -> a copy of its weight, with what lives on off the mask; after `detach` too."""
+        return {layer.name: layer.dense_weight().clone() for layer in self._layers}
+
     def update(self, fraction: float) -> None:
         """Ask for an update inside the next step, exchanging this share of the active links.
 
@@ -120,7 +118,8 @@ class SparseEngine:
     def propose(self, method: Method | None = None) -> Proposal:
         """A dry run: what an update by this method (the engine's own, if None) would change now. Nothing changes.
 
-        Call it where the gradients are dense: between the backward pass and the step of an update.
+        Call it where the gradients are dense: between the backward pass and the step of an update. With `off_mask`, anywhere;
+        an update itself comes after the optimizer has moved.
 
         Raises:
             RuntimeError: the method needs a dense gradient and there is none.
@@ -145,7 +144,7 @@ class SparseEngine:
             dry=True,
         )
         with torch.no_grad():
-            plans = plan(self._layers, self._inputs(), method, moment)
+            plans = plan(self._layers, inputs_of(self._layers, self._optimizer), method, moment)
         return Proposal({one.layer.name: one.dropped for one in plans}, {one.layer.name: one.grown for one in plans})
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,18 +163,20 @@ class SparseEngine:
         loaded = saving.checked(state, self._layers, self._method)
         self._step, self._updates, self._requested, self._seed = loaded.step, loaded.updates, loaded.requested, loaded.seed
         self._masked.clear()
-        for layer, working, saved in zip(self._layers, self._working, loaded.layers, strict=True):
+        for layer, saved in zip(self._layers, loaded.layers, strict=True):
             layer.mask.copy_(saved.mask)
             layer.explored.copy_(saved.explored)
             layer.counts = list(saved.counts)
             layer.active_here, layer.active_everywhere = saved.active_here, saved.active_everywhere
             layer.memory = {key: self._beside(layer, value) for key, value in saved.memory.items()}
-            if working is not layer.mask:
-                working.copy_(layer.mask)
+        off_mask_step.take_up(self._layers, self._method, self._step)
+        for layer, working in zip(self._layers, self._working, strict=True):
+            if working is not layer.moving:
+                working.copy_(layer.moving)
         self._clear()
 
     def detach(self) -> None:
-        """Leave model and optimizer alone from now on. The weights keep their zeros, the engine its masks."""
+        """Leave model and optimizer alone from now on. The weights keep their zeros, the engine its masks (and `off_mask`)."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -238,20 +239,29 @@ class SparseEngine:
         if all(layer.target.parameter.grad is None for layer in self._layers):
             return
         step = self._step + 1
-        if self._requested is not None or self._method.due(step):
-            if self._step_will_be_skipped():
-                return
+        comes = self._update_comes(step)
+        if comes and self._step_will_be_skipped():
+            return
+        if comes and self._method.off_mask is None:
             self._update(step)
         else:
             if self._method.watches_every_step:
                 self._watch(step)
             self._mask_gradients(those_not_yet_masked=True)
+        if self._method.off_mask is not None:
+            off_mask_step.bring_in(self._layers, self._working, self._optimizer, self._method, step)
+            self._brought_in = True
         self._step = step
 
     @torch.no_grad()
     def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._masked.clear()
-        if not stays_zero(optimizer):
+        if self._brought_in:
+            off_mask_step.take_out(self._layers, self._working, optimizer)
+            self._brought_in = False
+            if self._update_comes(self._step):
+                self._update(self._step)
+        elif not stays_zero(optimizer):
             self._clear()
 
     # How it is done.
@@ -269,7 +279,7 @@ class SparseEngine:
             prune_only=scheduled and method.final_prune and method.last(step),
         )
         live = [index for index, layer in enumerate(self._layers) if layer.target.parameter.requires_grad]
-        inputs = self._inputs()
+        inputs = inputs_of(self._layers, self._optimizer)
         self._warn_of_missing(inputs)
         plans = plan([self._layers[index] for index in live], [inputs[index] for index in live], method, moment)
         by_name = {layer.name: (index, inputs[index]) for index, layer in enumerate(self._layers)}
@@ -283,33 +293,14 @@ class SparseEngine:
             for parameter in self._model.parameters():
                 if id(parameter) in held:
                     parameter.grad = None
-        else:
+        elif method.off_mask is None:
             self._mask_gradients(those_not_yet_masked=False)
-
-    def _inputs(self) -> list[LayerInput]:
-        options = {id(parameter): group for group in self._optimizer.param_groups for parameter in group["params"]}
-        scale = getattr(self._optimizer, "grad_scale", None)  # fused optimizers are handed scaled gradients
-        inputs = []
-        for layer in self._layers:
-            parameter, gradient = layer.target.parameter, layer.gradient
-            gradient = None if gradient is None else _at_least_float32(gradient.detach())
-            if gradient is not None and scale is not None:
-                gradient = gradient / scale.to(gradient.device)
-            inputs.append(
-                LayerInput(
-                    _at_least_float32(layer.weight.detach()),
-                    gradient,
-                    _state_here(layer, self._optimizer.state.get(parameter, {})),
-                    options.get(id(parameter), {}),
-                )
-            )
-        return inputs
 
     def _watch(self, step: int) -> None:
         """Show the dense gradient to the scores that average over time."""
         moment = Moment(step=step, update=self._updates + 1, seed=self._seed, rate=0.0, density=None)
         found_inf = getattr(self._optimizer, "found_inf", None)
-        for layer, given in zip(self._layers, self._inputs(), strict=True):
+        for layer, given in zip(self._layers, inputs_of(self._layers, self._optimizer), strict=True):
             if given.gradient is None:
                 continue
             before = dict(layer.memory)
@@ -324,7 +315,10 @@ class SparseEngine:
                     layer.memory[key] = torch.where(skipped, before.get(key, torch.zeros_like(value)), value)
 
     def _wants_dense(self) -> bool:
-        return self._requested is not None or self._method.watches_every_step or self._method.due(self._step + 1)
+        return self._method.off_mask is None and (self._method.watches_every_step or self._update_comes(self._step + 1))
+
+    def _update_comes(self, step: int) -> bool:
+        return self._requested is not None or self._method.due(step)
 
     def _mask_gradients(self, those_not_yet_masked: bool) -> None:
         for index, (layer, working) in enumerate(zip(self._layers, self._working, strict=True)):
@@ -361,13 +355,13 @@ class SparseEngine:
 
     @torch.no_grad()
     def _clear(self) -> None:
-        """Zero weight and optimizer state off the mask."""
+        """Zero the weight off the mask, and the optimizer's state of what does not move."""
         for layer in self._layers:
             parameter, weight = layer.target.parameter, layer.weight
             weight.copy_(torch.where(layer.mask, weight, torch.zeros((), dtype=weight.dtype, device=weight.device)))
             state = self._optimizer.state.get(parameter)
             if state:
-                clear_off_mask(state, parameter, layer.mask)
+                clear_off_mask(state, parameter, layer.moving)
 
     @staticmethod
     def _beside(layer: SparseLayer, value: Tensor) -> Tensor:
@@ -376,13 +370,4 @@ class SparseEngine:
 
 def _working_mask(layer: SparseLayer) -> Tensor:
     """What gradients are multiplied with: on a CPU numbers are several times faster than bools, at their own size a weight."""
-    return layer.mask if layer.mask.device.type != "cpu" else layer.mask.to(layer.target.parameter.dtype)
-
-
-def _state_here(layer: SparseLayer, state: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What scores see of the optimizer's state: of a sharded weight, the rows that are here."""
-    return state if layer.shard is None else {key: local(value) for key, value in state.items()}
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    return layer.moving if layer.mask.device.type != "cpu" else layer.moving.to(layer.target.parameter.dtype)

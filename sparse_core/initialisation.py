@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sparse_core.engine import engine_of
 from sparse_core.masks import Masks, parameters_of
 from sparse_core.targets import plain_names
 from sparse_core.wrappers import unwrapped
@@ -17,7 +18,8 @@ def scale_to_fan_in(model: nn.Module, masks: Masks) -> None:
     """Rescale every output's weights by sqrt(dense fan-in / its number of active links), once, before training.
 
     Initial weights are drawn for the fan-in of the dense layer; with a tenth of the links an output's variance is a tenth of
-    what it was meant to be, and less from layer to layer. Outputs without links are left as they are.
+    what it was meant to be, and less from layer to layer. Outputs without links are left as they are. Weights that an engine
+    holds off the mask are scaled with their output.
 
     Args:
         model: the model with its initial weights.
@@ -35,6 +37,11 @@ def scale_to_fan_in(model: nn.Module, masks: Masks) -> None:
         scale = (mask.shape[-1] / links.clamp(min=1)).sqrt()
         weight *= torch.where(links > 0, scale, torch.ones_like(scale)).to(weight.dtype)
         parameter.copy_(_restored(weight, tuple(parameter.shape), groups))
+        engine = engine_of(parameter)
+        if engine is not None and name in engine.off_mask:
+            apart = engine.off_mask[name]
+            values = _by_output(apart, groups) * torch.where(links > 0, scale, torch.ones_like(scale)).to(apart.dtype)
+            apart.copy_(_restored(values, tuple(apart.shape), groups))
 
 
 def _by_output(tensor: Tensor, groups: int | None) -> Tensor:

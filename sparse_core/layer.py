@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparse_core import shard as sharding
 from sparse_core.layout import Layer
+from sparse_core.off_mask import OffMaskWeights
 from sparse_core.scores import Context
 from sparse_core.shard import Shard
 from sparse_core.shard_grid import ShardGrid
@@ -34,6 +35,7 @@ class SparseLayer:
         shard: which rows these are, under FSDP2.
         active_here: active units on this rank, and
         active_everywhere: on all of them, where `shard` is given.
+        off_mask: weights off the mask that live on, where the method keeps some.
     """
 
     target: Target
@@ -47,6 +49,7 @@ class SparseLayer:
     shard: Shard | None = None
     active_here: int = 0
     active_everywhere: int = 0
+    off_mask: OffMaskWeights | None = None
 
     @property
     def name(self) -> str:
@@ -105,6 +108,16 @@ class SparseLayer:
             return grid.allowed
         return torch.ones(grid.groups, grid.units, dtype=torch.bool, device=self.mask.device)
 
+    @property
+    def moving(self) -> Tensor:
+        """bool: what the optimizer moves. The links, unless weights off the mask live on."""
+        return self.mask if self.off_mask is None else self.off_mask.moving
+
+    def dense_weight(self) -> Tensor:
+        """The weight between steps, with what lives on off the mask."""
+        weight = self.weight.detach()
+        return weight if self.off_mask is None else torch.addcmul(self.off_mask.values, weight, self.off_mask.links)
+
     def as_layout_layer(self) -> Layer:
         """The layer as a layout sees it."""
         return Layer(self.name, tuple(self.target.parameter.shape), self.size)
@@ -159,6 +172,19 @@ class LayerPlan:
     def grown(self) -> Tensor:
         """Links that are active now and were not before."""
         return self.mask & ~self.layer.mask
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an update would change, by parameter name.
+
+    Attributes:
+        dropped: bool masks of the links that would be dropped, those that would grow back at once included.
+        grown: bool masks of the links that would be active and are not now.
+    """
+
+    dropped: Mapping[str, Tensor]
+    grown: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)

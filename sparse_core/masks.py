@@ -149,6 +149,8 @@ def links_per_column(mask: Tensor) -> Tensor:
 class Freeze:
     """Keeps links at their values while an optimizer goes on training. Made by `freeze`.
 
+    Where an engine holds weights off the mask, links that left it are kept there at their values too.
+
     Attributes:
         values: parameter name -> the frozen values, 0 elsewhere. Give them to the next `freeze`, which else would take a
             link's value to be the 0 that it has while it is inactive.
@@ -174,6 +176,9 @@ class Freeze:
         for name, parameter in self._parameters.items():
             mask = self.masks[name]
             parameter.copy_(torch.where(mask & active[name] if name in active else mask, self.values[name], parameter))
+        for name, asleep in ({} if self._engine is None else self._engine.off_mask).items():
+            if name in self.masks:
+                asleep.copy_(torch.where(self.masks[name] & ~active[name], self.values[name], asleep))
 
     def remove(self) -> None:
         """Let the optimizer train these links again. Their values stay."""
@@ -213,6 +218,8 @@ def freeze(
         if id(parameter) not in held:
             raise ValueError(f"{name}: the optimizer does not hold this parameter")
         mask, value = frozen_masks[name].to(parameter.device), parameter.detach()
+        if engine is not None and name in engine.off_mask:
+            value = torch.where(engine.masks[name], value, engine.off_mask[name])
         if values is not None and name in values:
             if values[name].shape != value.shape:
                 raise ValueError(f"{name}: values of shape {tuple(values[name].shape)}, the weight has {tuple(value.shape)}")

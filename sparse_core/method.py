@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.hashed_random import normal_at, uniform_at
 from sparse_core.layout import Layout, erk, uniform
+from sparse_core.off_mask import OffMask
 from sparse_core.schedules import Schedule, as_schedule
 from sparse_core.scores import Context, Score, magnitude, needs_gradient, score_name, watches_every_step
 from sparse_core.structure import Structure
@@ -46,6 +47,8 @@ class Method:
             number.
         threshold: links below it are dropped, over all layers, so that `rate` of them go on the whole (DSR). None: the share is
             exact.
+        off_mask: weights off the mask live on beside the model (Top-KAST, SR-STE). Updates then come at the end of their step,
+            from the weights that it leaves, and a `rate` of 1 makes the best of all weights the links. None: zero for good.
 
     Raises:
         ValueError: a value out of range, with the field's name.
@@ -67,6 +70,7 @@ class Method:
     share: Score | None = None
     fan_in: ConstantFanIn | None = None
     threshold: Threshold | None = None
+    off_mask: OffMask | None = None
 
     def __post_init__(self) -> None:
         if self.layout is None:
@@ -106,6 +110,29 @@ class Method:
             raise ValueError(f"Method.density rises from {densities[0]}, but Method.grow is None: say which links come")
         if self.drop is None and max(rates) > 0:
             raise ValueError("Method.rate exchanges links, but Method.drop is None: say which ones go")
+        if self.off_mask is not None:
+            self._check_off_mask(densities)
+
+    def _check_off_mask(self, densities: Sequence[float]) -> None:
+        assert self.off_mask is not None
+        if not densities:
+            raise ValueError(f"Method.off_mask needs a Method.density, and the layout {self.spread.name} decides it by itself")
+        unsuited = {
+            "drop": needs_gradient(self.drop),
+            "grow": needs_gradient(self.grow),
+            "scope": self.scope != "layer",
+            "share": self.share is not None,
+            "grown_value": self.grown_value != 0,
+            "on_update": self.on_update != "step",
+            "final_prune": self.final_prune,
+        }
+        for name in [name for name, wrong in unsuited.items() if wrong]:
+            raise ValueError(
+                f"Method.off_mask does not go with Method.{name} = {self.describe()[name]}: links are chosen by the weights "
+                "that a step leaves, layer by layer, and begin where they were off the mask"
+            )
+        if self.off_mask.backward is not None and self.off_mask.backward < max(densities):
+            raise ValueError(f"OffMask.backward is {self.off_mask.backward}, below the density of links {max(densities)}")
 
     def _check_fan_in(self) -> None:
         if self.structure.grouping.name != "row":
@@ -138,7 +165,7 @@ class Method:
         if self.grow is None and not self.final_prune:
             return 0.0
         value = as_schedule(self.rate)(self._scheduled(step), self.end)
-        if not 0 <= value < 1:
+        if not 0 <= value < 1 and not (value == 1 and self.off_mask is not None):
             raise ValueError(f"Method.rate is {value} at step {step}: expected 0 <= rate < 1")
         return value
 
@@ -151,6 +178,13 @@ class Method:
     def last(self, step: int) -> bool:
         """Whether the update at this step is the last one."""
         return self.end is not None and self.every is not None and self.due(step) and step + self.every > self.end
+
+    def over(self, step: int) -> bool:
+        """Whether no update is due after this step."""
+        if self.every is None or self.end is None:
+            return False
+        following = self.offset if step < self.offset else step + self.every - (step - self.offset) % self.every
+        return following > self.end
 
     @property
     def reads_gradient(self) -> bool:
@@ -186,6 +220,7 @@ class Method:
             "share": score_name(self.share),
             "fan_in": "none" if self.fan_in is None else str(self.fan_in),
             "threshold": "none" if self.threshold is None else repr(self.threshold),
+            "off_mask": "none" if self.off_mask is None else repr(self.off_mask),
         }
 
     def _scheduled(self, step: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from sparse_core import layout, network_scores, scores
 from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.method import Method, normal
+from sparse_core.off_mask import OffMask
 from sparse_core.sampling import sampled
 from sparse_core.schedules import Cosine, Cubic, Linear, Schedule, SoftBound
 from sparse_core.scores import Score
@@ -192,3 +193,48 @@ def DSR(
         share=scores.survivors,
         threshold=Threshold(threshold, tolerance),
     )
+
+
+def TopKAST(
+    density: float | Schedule | None,
+    end: int | None = None,
+    every: int = 1,
+    backward: float | None = None,
+    penalty: float = 1e-4,
+    decoupled: bool = False,
+    **fields: Any,
+) -> Method:
+    """Top-KAST (Jayakumar et al. 2020): the largest weights are the links; some that are smaller train on off the mask.
+
+    Args:
+        end: the last update; exploration ends with it. None: it goes on.
+        backward: the share of weights that get gradients, links included; twice the density, if None.
+        penalty: of the exploration regularisation: L2 on links, L2 / density on what trains off the mask.
+        decoupled: the penalty as decoupled decay.
+    """
+    off_mask = OffMask(backward, penalty, decoupled=decoupled)
+    return _largest(fields, density=density, end=end, every=every, off_mask=off_mask)
+
+
+def SRSTE(
+    density: float | Schedule | None = 0.5,
+    end: int | None = None,
+    every: int = 1,
+    penalty: float = 2e-4,
+    decoupled: bool = False,
+    **fields: Any,
+) -> Method:
+    """SR-STE (Zhou et al. 2021): N:M of the largest weights, 2:4 by default; all others train on off the mask and are decayed.
+
+    Args:
+        end: the last update, from which on links are fixed and the others rest. None: there is none.
+        penalty: lambda, of the sparse-refined term: lambda w joins the gradients off the mask.
+        decoupled: that term as decoupled decay.
+    """
+    off_mask = OffMask(1.0, 0.0, penalty, decoupled)
+    return _largest(fields, density=density, end=end, every=every, off_mask=off_mask, structure=Structure(group=4))
+
+
+def _largest(fields: dict[str, Any], **defaults: Any) -> Method:
+    """The largest weights, on and off the mask, are the links; every layer has the same density."""
+    return _method(fields, layout=layout.uniform(), drop=scores.magnitude, grow=scores.magnitude, rate=1.0, **defaults)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparse_core.layer import SparseLayer
 from sparse_core.method import Method
+from sparse_core.off_mask_step import check_saved, to_save
 from sparse_core.packing import pack, unpack
 
 _VERSION = 1
@@ -61,7 +62,9 @@ def state_of(
                 "mask": pack(_whole(layer, layer.mask)),
                 "explored": pack(_whole(layer, layer.explored)),
                 "counts": _all_counts(layer),
-                "memory": {key: _whole(layer, value.detach()).clone() for key, value in layer.memory.items()},
+                "memory": {
+                    key: _whole(layer, value.detach()).clone() for key, value in (layer.memory | to_save(layer)).items()
+                },
             }
             for layer in layers
         },
@@ -113,6 +116,10 @@ def checked(state: Mapping[str, Any], layers: Sequence[SparseLayer], method: Met
     )
 
 
+def _copied(layer: SparseLayer, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: _whole(layer, value.detach()).clone() for key, value in memory.items()}
+
+
 def _layer(layer: SparseLayer, saved: Mapping[str, Any]) -> SavedLayer:
     shape = tuple(saved["shape"])
     if shape != tuple(layer.target.parameter.shape):
@@ -141,4 +148,5 @@ def _layer(layer: SparseLayer, saved: Mapping[str, Any]) -> SavedLayer:
         raise ValueError(f"{layer.name}: the state's mask cuts through units that live and die together")
     if layer.grid.allowed is not None and bool((units & ~layer.grid.allowed).any()):
         raise ValueError(f"{layer.name}: the state's mask has links outside of the allowed region")
+    check_saved(layer.name, mask, memory)
     return SavedLayer(mask, explored.to(layer.mask.device), counts_here, memory, sum(active), sum(counts))

@@ -16,6 +16,7 @@ from sparse_core.radix import number
 from sparse_core.shard import Shard
 from sparse_core.shard_selection import take_over_ranks
 
+_COMPARED_UP_TO = 8  # units of a group: comparing each with each is faster than sorting many small groups
 _SORT_BELOW = 1 << 13  # shorter rows are sorted: two histograms would cost more
 
 
@@ -58,13 +59,27 @@ def _take(scores: Tensor, candidates: Tensor, counts: Tensor, across: Shard | No
 
 
 def ranks(scores: Tensor, candidates: Tensor) -> Tensor:
-    """(groups, units) int64: the place of each candidate in its group, the largest score first, equal ones by index.
+    """(groups, units) whole numbers: the place of each candidate in its group, the largest score first, equal ones by index.
 
     Others than candidates come after all of them.
     """
     worth = torch.where(candidates, scores.nan_to_num(nan=0.0), -torch.inf)
+    if scores.shape[1] <= _COMPARED_UP_TO:
+        return _ranks_of_few(worth)
     order = worth.argsort(dim=1, descending=True, stable=True)
     # A candidate whose score is -inf would tie with the others; a second stable sort puts every candidate before them.
     order = order.gather(1, (~candidates).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
     place = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, place)
+
+
+def _ranks_of_few(worth: Tensor) -> Tensor:
+    """`ranks` by comparing each with each; candidates are finite, the others -inf."""
+    columns = worth.T.contiguous()
+    place = torch.zeros(columns.shape, dtype=torch.int8, device=worth.device)
+    for later in range(len(columns)):
+        for earlier in range(later):
+            before = columns[earlier] >= columns[later]
+            place[later] += before
+            place[earlier] += ~before
+    return place.T

@@ -13,6 +13,7 @@ from sparse_core.hashed_random import uniform
 from sparse_core.layer import SparseLayer
 from sparse_core.layout import initial_key
 from sparse_core.method import Method, resolve_density
+from sparse_core.off_mask_step import magnitude, warn_of_zeros
 from sparse_core.optimizer_state import refuse_unsuited
 from sparse_core.ranked import best_units
 from sparse_core.selection import take_largest
@@ -71,6 +72,8 @@ def sparsify(
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
     refuse_unshardable(layers, method, seed)
     _place_links(model, layers, method, seed)
+    if method.off_mask is not None:
+        warn_of_zeros(layers)
     return SparseEngine(model, optimizer, method, layers, seed)
 
 
@@ -100,12 +103,16 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
 
 @torch.no_grad()
 def _place_links(model: nn.Module, layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
-    """The first masks: so many random links per group, or the best of all layers where the layout has a score."""
+    """The first masks: so many links per group, or the best of all layers where the layout has a score.
+
+    Which ones: random ones, or the largest where weights off the mask live on.
+    """
     density = method.density_at(0)
     ranked = [layer for layer in layers if layer.fixed_density is None] if method.spread.ranked else []
     for layer, counts in zip(layers, group_counts(layers, method, density), strict=True):
         layer.counts = counts
-        scores = layer.grid.scores_of(_random_scores(layer, seed))
+        first = _random_scores(layer, seed) if method.off_mask is None else magnitude(layer.weight.detach())
+        scores = layer.grid.scores_of(first)
         wanted = torch.tensor(counts, dtype=torch.int64, device=scores.device)
         _activate(layer, take_largest(scores, layer.allowed_units(), wanted, layer.units_of).taken)
     if ranked:

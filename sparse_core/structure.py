@@ -245,7 +245,7 @@ class Structure:
             rows, columns, members = self.unit.arrange(sample, self.grouping.inputs_last).shape
             groups = self.grouping.groups(rows, columns)
         except (ValueError, RuntimeError, IndexError) as error:
-            raise ValueError(f"{name}: structure impossible for shape {tuple(shape)}: {error}") from error
+            raise ValueError(f"{name}: structure impossible for shape {tuple(shape)}: {error}; exclude this weight") from error
         grid = Grid(self.unit, self.grouping.inputs_last, self.pool, shape, (rows, columns), groups, members, None)
         region = self._region(name, shape)
         if region is None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_core.method import Method
-from sparse_core.presets import CHT, DSR, GMP, ITOP, MEST, SET, SNFS, CHTs, GraNet, RigL, SRigL, Static
+from sparse_core.presets import CHT, DSR, GMP, ITOP, MEST, SET, SNFS, SRSTE, CHTs, GraNet, RigL, SRigL, Static, TopKAST
 from sparse_core.probe import aligned
 from sparse_core.sparsify import sparsify
 from sparse_core.structure import Shape, Structure, output_groups
@@ -50,6 +50,8 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "CHTs": CHTs,
     "SRigL": SRigL,
     "DSR": DSR,
+    "Top-KAST": TopKAST,
+    "SR-STE": SRSTE,
 }
 
 

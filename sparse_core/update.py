@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from sparse_core import rewire
-from sparse_core.constant_fan_in import Exchange, choose_rows, even_counts
-from sparse_core.layer import LayerInput, LayerPlan, Moment, SparseLayer, context_of
+from sparse_core.constant_fan_in import even_counts
+from sparse_core.layer import LayerInput, LayerPlan, Moment, SparseLayer
+from sparse_core.layer_work import LayerWork
 from sparse_core.layout import counts_of, share_out
 from sparse_core.method import Method
 from sparse_core.radix import count_true, number
 from sparse_core.scores import Score, score_name, survivors
+from sparse_core.selection import take_largest
 from sparse_core.threshold import Threshold, count_below, strongest
-from sparse_core.whole_score import score_of
 
 _THRESHOLD = "threshold"  # in the layers' memory, so that it is saved with them
 _THRESHOLD_OF = "threshold of update"
@@ -37,9 +38,13 @@ def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Me
     ]
     if not ready:
         return []
-    work = [_LayerWork(layer, given, method, moment) for layer, given in ready]
+    work = [LayerWork(layer, given, method, moment) for layer, given in ready]
     memories = [dict(layer.memory) for layer, _ in ready]
     try:
+        if method.off_mask is not None and method.drop is method.grow and moment.rate == 1:
+            return _best(work, method, moment)
+        for one in work:
+            one.count()
         _choose_drops(work, method, moment)
         growth = _growth(work, method)
         results = [one.finish(amount) for one, amount in zip(work, growth, strict=True)]
@@ -50,81 +55,7 @@ def plan(layers: Sequence[SparseLayer], inputs: Sequence[LayerInput], method: Me
         raise
 
 
-class _LayerWork:
-    """A layer in the middle of an update."""
-
-    def __init__(self, layer: SparseLayer, given: LayerInput, method: Method, moment: Moment) -> None:
-        self.layer, self.given, self.method, self.moment = layer, given, method, moment
-        self.active = layer.grid.units_of(layer.mask)
-        self.counts = self.on_device(layer.counts)
-        self.room = self.on_device(layer.grid.room())
-        self.kept = self.active
-        self.exchanged = torch.zeros_like(self.counts)  # dropped units that grow back, here or elsewhere
-        self.rise = torch.zeros_like(self.counts)
-        self.not_finite = torch.zeros((), dtype=torch.int64, device=self.active.device)
-
-    def on_device(self, numbers: list[int]) -> Tensor:
-        """Whole numbers as a tensor beside the mask, without waiting for the device."""
-        device = self.active.device
-        if len(set(numbers)) == 1:
-            return torch.full((len(numbers),), numbers[0], dtype=torch.int64, device=device)
-        host = torch.tensor(numbers, dtype=torch.int64)
-        if device.type != "cpu":
-            return host.pin_memory().to(device, non_blocking=True)  # a copy from ordinary memory would wait
-        return host
-
-    def score(self, score: Score | None, role: str) -> Tensor:
-        """A score pooled over units; zeros where there is none."""
-        if score is None:
-            return torch.zeros(self.active.shape, device=self.active.device)
-        kept = self.layer.grid.mask_of(self.kept) if role == "grow" else None
-        context = context_of(self.layer, self.given, self.moment, role, kept)
-        values = score_of(score, self.layer, self.given, context)
-        return self.layer.grid.scores_of(values if values.is_floating_point() else values.to(self.given.weight.dtype))
-
-    def over_ranks(self, tensor: Tensor) -> Tensor:
-        """What is counted here of a layer that is spread over ranks, summed; of any other, as it is."""
-        return tensor if self.layer.shard is None else self.layer.shard.sum(tensor)
-
-    def drop(self, shrink: Tensor, scores: Tensor) -> None:
-        """Drop within the layer: `shrink` units per group for good, and the exchange's quota."""
-        left = self.counts - shrink
-        quota = rewire.exchange_quota(left, self.room - left, self.moment.rate, self.layer.groups_of)
-        done = rewire.drop(self.kept, scores, quota, shrink, self.layer.units_of, self.layer.groups_of)
-        self.kept = done.kept
-        self.exchanged = done.counts - shrink
-        self.not_finite = self.not_finite + done.not_finite
-
-    def drop_by_row(self, total: int) -> None:
-        """Drop over the layer for rows of equally many units, `total` in all."""
-        fan_in, before = self.method.fan_in, sum(self.layer.counts)
-        assert fan_in is not None
-        left = min(before, total)
-        moved = min(int(left * self.moment.rate), sum(self.layer.grid.room()) - left)
-        numbers = (before, before - left + moved, total - left + moved, total)
-        done = choose_rows(
-            self.active,
-            self.layer.grid.allowed,
-            self.score(self.method.drop, "drop"),
-            self.score(self.method.grow, "grow"),
-            Exchange(*(self.on_device([number]) for number in numbers)),
-            None if fan_in.spares(self.layer.target, self.layer.last) else fan_in.ablate,
-        )
-        self.kept = done.kept
-        self.exchanged = done.counts - done.kept.sum(dim=1)
-        self.not_finite = self.not_finite + done.not_finite
-
-    def finish(self, amount: Tensor) -> Tensor:
-        """Grow; returns the new mask of units."""
-        if self.method.grow is None or self.moment.prune_only:
-            return self.kept
-        scores = self.score(self.method.grow, "grow")
-        grown = rewire.grow(self.kept, self.layer.grid.allowed, scores, amount, self.layer.units_of)
-        self.not_finite = self.not_finite + grown.not_finite
-        return grown.units
-
-
-def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> None:
+def _choose_drops(work: list[LayerWork], method: Method, moment: Moment) -> None:
     if method.scope == "layer":
         targets = _layer_targets(work, method, moment)
         if moment.density is not None:
@@ -148,7 +79,7 @@ def _choose_drops(work: list[_LayerWork], method: Method, moment: Moment) -> Non
         _choose_drops_over_all(pool, method, moment)
 
 
-def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Moment) -> None:
+def _choose_drops_over_all(work: list[LayerWork], method: Method, moment: Moment) -> None:
     change = _total_target(work, method, moment) - sum(sum(one.layer.counts) for one in work)
     _check_change(work, change, method)
     if change > 0:
@@ -176,7 +107,7 @@ def _choose_drops_over_all(work: list[_LayerWork], method: Method, moment: Momen
 
 
 def _drop_below(
-    work: list[_LayerWork], scores: list[Tensor], wanted: Tensor, free: Tensor, threshold: Threshold, moment: Moment
+    work: list[LayerWork], scores: list[Tensor], wanted: Tensor, free: Tensor, threshold: Threshold, moment: Moment
 ) -> None:
     """Drop what is below a threshold, which every layer's memory holds; but no more than is free, and no layer's last link."""
     memories = [one.layer.memory for one in work if _THRESHOLD in one.layer.memory]
@@ -196,14 +127,48 @@ def _drop_below(
         one.kept = one.kept | best
 
 
-def _check_change(work: list[_LayerWork], change: int, method: Method) -> None:
+def _best(work: list[LayerWork], method: Method, moment: Moment) -> list[LayerPlan]:
+    """An exchange of all links by one score: the best of all units become links. Their number is known beforehand."""
+    plans, facts = [], []
+    for one, target in zip(work, _layer_targets(work, method, moment), strict=True):
+        grid, kept = one.layer.grid, one.layer.off_mask
+        assert kept is not None
+        if kept.counts is None or kept.counts[0] is not target:
+            kept.counts = (target, one.on_device(target))
+        candidates = torch.ones_like(one.active) if grid.allowed is None else grid.allowed
+        chosen = take_largest(one.score(method.grow, "grow"), candidates, kept.counts[1])
+        mask = grid.mask_of(chosen.taken)
+        facts += [
+            chosen.not_finite.to(work[0].active.device),
+            count_true(mask & ~one.layer.mask).sum().to(work[0].active.device),
+        ]
+        plans.append((one.layer, mask, one.layer.mask & ~mask, target))
+    numbers = torch.stack(facts).tolist()
+    for (layer, *_), bad in zip(plans, numbers[::2], strict=True):
+        _refuse_not_finite(layer, bad, method)
+    units = [sum(target) for *_, target in plans]
+    return [
+        LayerPlan(*one, grown_links=grown, active_here=count, active_everywhere=count)
+        for one, grown, count in zip(plans, numbers[1::2], units, strict=True)
+    ]
+
+
+def _refuse_not_finite(layer: SparseLayer, bad: int, method: Method) -> None:
+    if bad:
+        raise FloatingPointError(
+            f"{layer.name}: {bad} scores of {score_name(method.drop)} (drop) or {score_name(method.grow)} (grow) "
+            "are not finite; nothing was changed. Look for an infinite weight or gradient"
+        )
+
+
+def _check_change(work: list[LayerWork], change: int, method: Method) -> None:
     missing = "rises, but Method.grow" if change > 0 and method.grow is None else ""
     missing = "falls, but Method.drop" if change < 0 and method.drop is None else missing
     if missing:
         raise ValueError(f"{work[0].layer.name} and others: the density {missing} is None")
 
 
-def _drop_over_all(work: list[_LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:
+def _drop_over_all(work: list[LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:
     shards = [one.layer.shard for one in work]
     for one, keeps in zip(work, rewire.drop_over_all([one.kept for one in work], scores, count, shards), strict=True):
         dropped = one.over_ranks(count_true(one.kept) - count_true(keeps))
@@ -219,7 +184,7 @@ def _stacked(counts: Iterable[Tensor]) -> Tensor:
     return torch.stack([count.sum() for count in counts])
 
 
-def _growth(work: list[_LayerWork], method: Method) -> list[Tensor]:
+def _growth(work: list[LayerWork], method: Method) -> list[Tensor]:
     """How many units each group of each layer grows."""
     own = [one.exchanged + one.rise for one in work]
     pool = [index for index, one in enumerate(work) if one.layer.fixed_density is None]
@@ -229,7 +194,7 @@ def _growth(work: list[_LayerWork], method: Method) -> list[Tensor]:
     return own
 
 
-def _shared_growth(work: list[_LayerWork], share: Score) -> list[Tensor]:
+def _shared_growth(work: list[LayerWork], share: Score) -> list[Tensor]:
     """The growth of all these layers together, in proportion to the mean of a score over their active links, or to these."""
     means: list[Tensor] = []
     for one in work:
@@ -245,7 +210,7 @@ def _shared_growth(work: list[_LayerWork], share: Score) -> list[Tensor]:
     return [amount.view(1) for amount in shared]
 
 
-def _layer_targets(work: list[_LayerWork], method: Method, moment: Moment) -> list[list[int]]:
+def _layer_targets(work: list[LayerWork], method: Method, moment: Moment) -> list[list[int]]:
     """Active units per group that each layer should have after the update, before exchanges."""
     layers = [one.layer for one in work]
     if moment.density is None:
@@ -293,13 +258,13 @@ def _everywhere(layers: Sequence[SparseLayer], numbers: Sequence[int]) -> int:
     return sum(numbers) - here + number(shard.sum(torch.tensor([here], device=layers[0].mask.device)))
 
 
-def _total_target(work: list[_LayerWork], method: Method, moment: Moment) -> int:
+def _total_target(work: list[LayerWork], method: Method, moment: Moment) -> int:
     layers = [one.layer for one in work]
     counts = [layer.counts for layer in layers] if moment.density is None else group_counts(layers, method, moment.density)
     return sum(map(sum, counts))
 
 
-def _read(work: list[_LayerWork], units: list[Tensor], method: Method) -> list[LayerPlan]:
+def _read(work: list[LayerWork], units: list[Tensor], method: Method) -> list[LayerPlan]:
     """The one moment at which an update waits for the device: counts and bad scores of all layers at once."""
     masks = [one.layer.grid.mask_of(new) for one, new in zip(work, units, strict=True)]
     facts, of_all_ranks = [], []
@@ -325,11 +290,7 @@ def _read(work: list[_LayerWork], units: list[Tensor], method: Method) -> list[L
         if one.layer.shard is not None:
             bad, total = next(everywhere), next(everywhere)
             counts = counts if one.layer.units_of is None else [total]
-        if bad:
-            raise FloatingPointError(
-                f"{one.layer.name}: {bad} scores of {score_name(method.drop)} (drop) or {score_name(method.grow)} (grow) "
-                "are not finite; nothing was changed. Look for an infinite weight or gradient"
-            )
+        _refuse_not_finite(one.layer, bad, method)
         dropped = one.layer.grid.mask_of(one.active & ~one.kept)
         plans.append(LayerPlan(one.layer, mask, dropped, counts, grown * one.layer.grid.members, here, total))
     return plans

@@ -61,14 +61,26 @@ class SparseTraining:
         )
         if sparsity.scale_weights:
             sparse_core.scale_to_fan_in(model, self.engine.masks)
-        self._before = self._copied()
-        self._updates_before = self.engine.updates
+        self._weights = dict(model.named_parameters())
+        self._take_stock()
+
+    def _take_stock(self) -> None:
+        """Note what is compared with later."""
+        self._before, self._updates_before = self._copied(), self.engine.updates
+        self._averaged = {name: mask.clone() for name, mask in self.engine.masks.items() if name in self.engine.off_mask}
 
     @torch.no_grad()
     def cut(self, average: WeightAverage) -> None:
-        """Take links that are no more out of the averaged weights, which would remember them otherwise."""
+        """Take links that are no more out of the averaged weights, which would remember them otherwise.
+
+        Where weights off the mask live on, a link that comes has gone a long way already: its average begins where it is.
+        """
         for name, mask in self.engine.masks.items():
-            average.average[name].mul_(mask)
+            averaged = average.average[name]
+            if name in self._averaged:
+                averaged.copy_(torch.where(mask & ~self._averaged[name], self._weights[name], averaged))
+                self._averaged[name].copy_(mask)
+            averaged.mul_(mask)
 
     def numbers(self) -> dict[str, float]:
         """For the log: density, exploration, updates, and the share of links that changed since the last call."""
@@ -113,7 +125,7 @@ class SparseTraining:
         except KeyError as error:
             raise ValueError(f"the training state lacks {error} of the sparse training") from error
         self.engine.load_state_dict({**plain, "layers": layers})
-        self._before, self._updates_before = self._copied(), self.engine.updates
+        self._take_stock()
 
     def summary(self) -> dict[str, Any]:
         """For the run's report: totals, and every layer's share of links."""

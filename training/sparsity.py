@@ -10,9 +10,11 @@ from typing import Any, Literal
 from torch import nn
 
 import sparse_core
-from sparse_core import Method
+from sparse_core import Method, Structure
 
-MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "srigl", "dsr", "cht", "chts"]
+MethodName = Literal[
+    "static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "srigl", "dsr", "cht", "chts", "top-kast", "sr-ste"
+]
 
 
 def _of_the_heads(name: str, parameter: nn.Parameter) -> bool:
@@ -32,6 +34,8 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "chts": sparse_core.CHTs,
     "srigl": partial(sparse_core.SRigL, spare=(_of_the_heads,)),
     "dsr": sparse_core.DSR,
+    "top-kast": sparse_core.TopKAST,
+    "sr-ste": sparse_core.SRSTE,
 }
 
 
@@ -48,6 +52,8 @@ class Sparsity:
     rate: float | None
     until: float
     scale_weights: bool
+    group: int
+    backward: float | None
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -63,7 +69,15 @@ class Sparsity:
             raise ValueError("sparsity.include names no weights; '*' stands for all")
         if self.rate is not None and self.method in ("static", "gmp"):
             raise ValueError(f"sparsity.rate says how many links are exchanged, and {self.method} exchanges none: leave it out")
-        self.part_densities()
+        if self.group < 1:
+            raise ValueError(f"sparsity.group must be at least 1 neighbouring input, is {self.group}")
+        for density in (self.density, *self.part_densities().values()):
+            if self.group > 1 and abs(density * self.group - round(density * self.group)) > 1e-9:
+                raise ValueError(f"sparsity.group: a density of {density} is no whole number of every {self.group} inputs")
+        if self.backward is not None and self.method != "top-kast":
+            raise ValueError(f"sparsity.backward is of top-kast, and the method is {self.method}: leave it out")
+        if self.backward is not None and not self.density <= self.backward <= 1.0:
+            raise ValueError(f"sparsity.backward must be from the density {self.density} to 1, is {self.backward}")
 
     def part_densities(self) -> dict[str, float]:
         """`parts` as densities by pattern.
@@ -91,21 +105,27 @@ class Sparsity:
         Raises:
             ValueError: the training is too short for a single update.
         """
+        given: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
+        if self.group > 1:
+            given["structure"] = Structure(group=self.group)
+        elif self.method == "sr-ste":
+            given["structure"] = Structure()  # by itself, it is N:M of 4
+        if self.backward is not None:
+            given["backward"] = self.backward
         if self.method == "static":
-            return sparse_core.Static(self.density)
+            return sparse_core.Static(self.density, **given)
         end = int(self.until * total_steps)
         if end < self.every:
             raise ValueError(
                 f"sparsity: the first update is due at step {self.every}, but links are fixed from step {end} of {total_steps}"
                 " on; lower --sparsity.every, raise --sparsity.until, or train longer"
             )
-        given: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
         return _DYNAMIC[self.method](density=self.density, end=end, every=self.every, **given)
 
 
 DEFAULTS: Mapping[str, Any] = {
     "density": 0.3, "include": ("encoder.*",), "exclude": (), "parts": (), "every": 20, "rate": None, "until": 0.75,
-    "scale_weights": False,
+    "scale_weights": False, "group": 1, "backward": None,
 }  # fmt: skip
 
 
@@ -131,6 +151,10 @@ class SparsityOptions:
     """Share of the training after which links stay as they are [default: 0.75]."""
     scale_weights: bool | None = None
     """Scale the initial weights to the number of links of each output."""
+    group: int | None = None
+    """Every so many neighbouring inputs have the same number of links: with a density of 0.5, 4 is 2:4 [default: 1, free]."""
+    backward: float | None = None
+    """Share of the weights that train, links included; of top-kast [default: twice the density]."""
 
     def resolved(self, preset: Sparsity | None) -> Sparsity | None:
         """The preset's sparsity with these options in its place; None for a dense training.

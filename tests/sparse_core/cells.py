@@ -14,6 +14,7 @@ from sparse_core.layer import SparseLayer
 from sparse_core.support import METHODS, OPTIMIZERS, STRUCTURES, Cell, SupportTable, support_table
 
 NUM_CASES = 200
+NO_RATE = ("Static", "GMP", "Top-KAST", "SR-STE")
 NO_UNIT_COUNT = ("SNFS", "GMP", "GraNet", "DSR")  # links move between layers: the total is exact, a layer's number is not fixed
 
 LAYER_COUNT = ("SRigL",)  # links move between the rows of a layer
@@ -124,7 +125,7 @@ def run(one: Case, cell: Cell) -> int:
     torch.manual_seed(one.seed)
     model, batch = network(one, cell)
     model, batch = model.to(one.dtype), batch.to(one.dtype)
-    options = {} if cell.method in ("Static", "GMP") else {"rate": one.rate}
+    options = {} if cell.method in NO_RATE else {"rate": one.rate}
     end = one.steps - 1
     method = METHODS[cell.method](
         density=one.density, end=end, every=one.every, structure=STRUCTURES[cell.structure], **options
@@ -132,7 +133,7 @@ def run(one: Case, cell: Cell) -> int:
     optimizer = OPTIMIZERS[cell.optimizer](list(model.parameters()))
     engine = sparsify(model, optimizer, method, seed=one.seed)
     try:
-        check = Checks(engine, optimizer, cell)
+        check = Checks(engine, optimizer, cell, one.every)
         target = torch.randn_like(model(batch))
         for step in range(1, one.steps + 1):
             optimizer.zero_grad()
@@ -151,8 +152,8 @@ def run(one: Case, cell: Cell) -> int:
 class Checks:
     """What the contract says, checked with no more than masks, weights, gradients and optimizer state."""
 
-    def __init__(self, engine: SparseEngine, optimizer: torch.optim.Optimizer, cell: Cell) -> None:
-        self.engine, self.optimizer, self.cell = engine, optimizer, cell
+    def __init__(self, engine: SparseEngine, optimizer: torch.optim.Optimizer, cell: Cell, every: int) -> None:
+        self.engine, self.optimizer, self.cell, self.every = engine, optimizer, cell, every
         self.layers: list[SparseLayer] = engine._layers
         self.counts = self.group_counts()
         self.old = self.copies()
@@ -185,7 +186,9 @@ class Checks:
         self.gradients = {layer.name: layer.target.parameter.grad.clone() for layer in self.layers}  # type: ignore[union-attr]
 
     def after(self, step: int, update: bool) -> None:
-        if update:
+        if update and self.engine.method.off_mask is not None:
+            self.largest(step)
+        elif update:
             self.changes(step)
         else:
             for name, mask in self.engine.masks.items():
@@ -213,6 +216,20 @@ class Checks:
                 assert int(dropped.sum()) == wanted * layer.grid.members, f"{name}: dropped {int(dropped.sum())}"
             if layer.grid.members == 1 and layer.grid.groups == 1:
                 self.best_went(layer, old, dropped, new)
+
+    def largest(self, step: int) -> None:
+        """Where weights off the mask live on: of all weights the largest are links, and of the others the largest move."""
+        density = self.engine.method.density_at(step)
+        last = self.engine.method.end is not None and step == self.engine.method.end // self.every * self.every
+        for layer in self.layers:
+            size = layer.grid.scores_of(self.engine.dense_weights()[layer.name].abs())
+            links, moving = (layer.grid.units_of(mask) for mask in (layer.mask, layer.moving))
+            allowed = torch.ones_like(links) if layer.grid.allowed is None else layer.grid.allowed
+            at_most(size, allowed & ~links, links)
+            at_most(size, allowed & ~moving, moving & ~links)
+            share = 0.0 if last else self.engine.method.off_mask.share(density)  # type: ignore[union-attr, arg-type]
+            wanted = [math.floor(share * free + 0.5) for free in (allowed & ~links).sum(1).tolist()]
+            assert (moving & ~links).sum(1).tolist() == wanted, f"{layer.name}: {wanted} weights off the mask should move"
 
     def best_went(self, layer: SparseLayer, old: Tensor, dropped: Tensor, new: Tensor) -> None:
         """No kept link is worse than a dropped one, no idle link better than a grown one, where the score is plain."""
@@ -252,12 +269,30 @@ class Checks:
         self.counts = found
 
     def rest(self) -> None:
-        """Weight and every state of the weight's shape are zero off the mask, and all is finite."""
+        """Weight and every state of the weight's shape are zero off the mask, and all is finite.
+
+        Where weights off the mask live on, the engine holds them, and what moves has state.
+        """
         for layer in self.layers:
             parameter = layer.target.parameter
             off = ~self.engine.masks[layer.name]
+            if layer.off_mask is not None:
+                assert not layer.off_mask.values[~off].any(), f"{layer.name}: a link has another value off the mask"
+                assert torch.isfinite(layer.off_mask.values).all(), f"{layer.name}: off the mask it is not finite"
+                assert not (~off & ~layer.moving).any(), f"{layer.name}: a link does not move"
+                if layer.grid.allowed is not None:
+                    outside = ~layer.grid.mask_of(layer.grid.allowed)
+                    assert not layer.off_mask.values[outside].any(), f"{layer.name}: weights outside of the region"
             state = self.optimizer.state.get(parameter, {})
             alike = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.shape == parameter.shape}
             for key, value in {"weight": parameter.detach(), **alike}.items():
                 assert torch.isfinite(value).all(), f"{layer.name}: {key} is not finite"
-                assert not value[off].count_nonzero(), f"{layer.name}: {key} is not zero off the mask"
+                idle = off if key == "weight" else ~layer.moving
+                assert not value[idle].count_nonzero(), f"{layer.name}: {key} is not zero off the mask"
+
+
+def at_most(size: Tensor, small: Tensor, large: Tensor) -> None:
+    """In every group, no unit of `small` is larger than one of `large`."""
+    most = torch.where(small, size, -torch.inf).amax(1)
+    least = torch.where(large, size, torch.inf).amin(1)
+    assert (most <= least).all(), f"{most} above {least}"

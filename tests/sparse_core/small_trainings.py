@@ -26,6 +26,8 @@ PRESETS: dict[str, Callable[..., Method]] = {
     "CHTs": sparse_core.CHTs,
     "SRigL": sparse_core.SRigL,
     "DSR": sparse_core.DSR,
+    "Top-KAST": sparse_core.TopKAST,
+    "SR-STE": lambda **fields: sparse_core.SRSTE(**fields, structure=sparse_core.Structure()),
 }
 
 

@@ -193,13 +193,18 @@ def on_a_gpu(method: Method, depth: int, monkeypatch: pytest.MonkeyPatch) -> lis
     optimizer.param_groups[0]["betas"] = (0.9, 0.999)
 
     def imagined(tensor: Tensor) -> Any:
-        """What an update reads, for tensors without data: no bad score, one link grown, one link in every group."""
-        return [0, 1, *[1] * grid.groups] * depth if tensor.device.type == "meta" else _tolist(tensor)
+        """What an update reads, for tensors without data: no bad score, one link grown, one link in every group.
+
+        Where weights off the mask live on, the number of links is known beforehand.
+        """
+        counts = [] if method.off_mask is not None else [1] * grid.groups
+        return [0, 1, *counts] * depth if tensor.device.type == "meta" else _tolist(tensor)
 
     with monkeypatch.context() as patch, counted_tolist(monkeypatch, "meta", imagined) as read:
         refuse_sending(patch)
         with NoWaits():
             engine._before_step()
+            engine._after(optimizer, (), {})
     assert engine.updates == 1
     return read
 
@@ -211,6 +216,8 @@ GPU_CASES = {
     "MEST-soft": preset("MEST-soft", every=1),
     "GMP": replace(preset("GMP", every=1), density=Linear(0.5, 0.1)),
     "GraNet": preset("GraNet", every=1),
+    "Top-KAST": preset("Top-KAST", every=1),
+    "SR-STE in a region": preset("SR-STE", every=1, structure=Structure(allowed=lower_triangle)),
     "global exchange": preset("RigL", every=1, scope="global"),
     "gradient steps": preset("RigL", every=1, grown_value=gradient_step()),
     "2:4": preset("RigL", every=1, structure=Structure(group=4)),

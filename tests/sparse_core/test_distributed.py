@@ -36,6 +36,8 @@ METHODS: dict[str, Method] = {
     "CHTs": preset("CHTs"),
     "SRigL": preset("SRigL", fan_in=ConstantFanIn(0.7)),
     "DSR": preset("DSR", rate=0.3, threshold=Threshold(0.1)),
+    "Top-KAST": preset("Top-KAST"),
+    "SR-STE": preset("SR-STE", density=0.5, structure=sparse_core.Structure(group=2)),
     "RigL-skip": preset("RigL", on_update="skip"),
 }
 COLLECTIVES = [

@@ -216,9 +216,10 @@ def test_what_another_optimizer_holds_keeps_its_gradient_when_a_step_is_skipped(
 
 def test_proposing_changes_nothing_and_is_what_then_happens() -> None:
     for name in METHODS:
-        if name == "Static":
+        method = METHODS[name](density=0.3, end=8, every=2)
+        if name == "Static" or method.off_mask is not None:  # with `off_mask`, links are chosen by what a step leaves
             continue
-        model, optimizer, engine = made(METHODS[name](density=0.3, end=8, every=2))
+        model, optimizer, engine = made(method)
         for step in range(1, 5):
             optimizer.zero_grad()
             backward(model)

@@ -100,6 +100,8 @@ METHODS = {
     "CHTs": preset("CHTs", every=EVERY, end=12),
     "SRigL": preset("SRigL", every=EVERY, fan_in=ConstantFanIn(0.7)),
     "DSR": preset("DSR", every=EVERY, rate=0.3, threshold=Threshold(0.1)),
+    "Top-KAST": preset("Top-KAST", every=EVERY),
+    "SR-STE": preset("SR-STE", density=0.5, every=EVERY, structure=Structure(group=2)),
     "2:4": preset("RigL", density=0.5, every=EVERY, structure=Structure(group=2)),
     "rows, falling": preset("RigL", every=EVERY, structure=Structure(group="row")),
 }
@@ -114,7 +116,7 @@ def test_a_resumed_training_is_bit_equal(method: Method, optimizer: str, options
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(PARTS)), ids="-".join)
-@pytest.mark.parametrize("name", ["SNFS", "MEST-soft"])
+@pytest.mark.parametrize("name", ["SNFS", "MEST-soft", "Top-KAST", "SR-STE"])
 def test_the_order_of_loading_does_not_matter(name: str, order: tuple[str, ...]) -> None:
     assert_goes_on(METHODS[name], "AdamW", 8, dropout=0.2, order=order, fused=True)
 
@@ -157,8 +159,9 @@ def test_masks_take_one_bit_a_weight() -> None:
     assert file.tell() < 2 * weights / 8 + 6000
 
 
-def test_a_saved_state_does_not_move_with_the_training() -> None:
-    run = started(preset("SNFS", every=EVERY), "SGD", 0.0)
+@pytest.mark.parametrize("name", ["SNFS", "Top-KAST"])
+def test_a_saved_state_does_not_move_with_the_training(name: str) -> None:
+    run = started(preset(name, every=EVERY), "SGD", 0.0)
     losses_of(run, DATA[:4])
     state = run.engine.state_dict()
     before = bits(state)

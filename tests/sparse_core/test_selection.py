@@ -119,3 +119,17 @@ def test_counting_links_of_any_layout(size: int) -> None:
     assert count_true(mask.repeat(3, 1)).tolist() == expected * 3
     spaced = mask.repeat_interleave(4, dim=1)[:, ::4]  # of a single unit with several members, torch says contiguous too
     assert count_true(spaced).tolist() == expected
+
+
+@pytest.mark.parametrize("units", range(1, 11))
+def test_groups_of_few_units_are_ranked_as_a_sort_would(units: int) -> None:
+    generator = torch.Generator().manual_seed(units)
+    scores = torch.randint(-2, 3, (60, units), generator=generator).float()  # many ties
+    scores[torch.rand(60, units, generator=generator) < 0.1] = -torch.inf
+    candidates = torch.rand(60, units, generator=generator) < 0.6
+    found = ranks(scores, candidates)
+    for row, allowed, places in zip(scores.tolist(), candidates.tolist(), found.tolist(), strict=True):
+        order = sorted(range(units), key=lambda one, r=row, a=allowed: (not a[one], -r[one] if a[one] else 0.0, one))
+        for place, one in enumerate(order):
+            assert not allowed[one] or places[one] == place
+        assert sorted(places) == list(range(units))

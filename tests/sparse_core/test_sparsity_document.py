@@ -20,7 +20,23 @@ def test_the_code_of_the_page_runs_in_order(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_page_names_every_preset_field_and_score() -> None:
-    for name in ("Static", "SET", "RigL", "ITOP", "SNFS", "MEST", "GMP", "GraNet", "SRigL", "DSR", "CHT", "CHTs"):
+    names = (
+        "Static",
+        "SET",
+        "RigL",
+        "ITOP",
+        "SNFS",
+        "MEST",
+        "GMP",
+        "GraNet",
+        "SRigL",
+        "DSR",
+        "CHT",
+        "CHTs",
+        "TopKAST",
+        "SRSTE",
+    )
+    for name in names:
         assert hasattr(presets, name)
         assert f"| `{name}(" in PAGE
     fields = {

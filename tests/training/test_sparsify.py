@@ -52,6 +52,11 @@ def test_weights_and_their_average_are_zero_where_there_are_no_links(method: Met
     assert made.trainer.sparse.engine.updates == (0 if method == "static" else 3)
 
 
+def averages(made: Session) -> dict[str, torch.Tensor]:
+    assert made.trainer.average is not None
+    return made.trainer.average.average
+
+
 def run_until(made: Session, last: int) -> None:
     """Train as if an interrupt came in step `last`."""
     run = made.trainer.run
@@ -67,7 +72,7 @@ def run_until(made: Session, last: int) -> None:
     made.run()
 
 
-@pytest.mark.parametrize("method", ["rigl", "set", "snfs", "gmp", "srigl", "dsr", "chts"])
+@pytest.mark.parametrize("method", ["rigl", "set", "snfs", "gmp", "srigl", "dsr", "chts", "top-kast", "sr-ste"])
 def test_an_interrupted_sparse_training_goes_on_bit_for_bit(method: MethodName, tmp_path: Path) -> None:
     wanted = sparse_recipe(method)
     whole = trained(tmp_path / "whole", wanted)
@@ -79,10 +84,45 @@ def test_an_interrupted_sparse_training_goes_on_bit_for_bit(method: MethodName, 
     second.run()
     assert_same_tensors(dict(second.trainer.model.state_dict()), dict(whole.trainer.model.state_dict()))
     assert_same_tensors(links(second), links(whole))
+    assert_same_tensors(averages(second), averages(whole))
     assert second.trainer.sparse is not None
     assert whole.trainer.sparse is not None
     assert second.trainer.sparse.summary() == whole.trainer.sparse.summary()
     assert whole.trainer.sparse.summary()["updates"] > 0
+
+
+@pytest.mark.parametrize("method", ["top-kast", "sr-ste"])
+def test_the_average_of_a_link_that_comes_back_begins_where_it_is(method: MethodName, tmp_path: Path) -> None:
+    made = session(tmp_path, sparse_recipe(method, every=1, until=1.0))
+    sparse, average = made.trainer.sparse, made.trainer.average
+    assert sparse is not None
+    assert average is not None
+    cut, came = sparse.cut, 0
+
+    def watched(given: Any) -> None:
+        nonlocal came
+        before = {name: mask.clone() for name, mask in sparse._averaged.items()}
+        cut(given)
+        for name, mask in links(made).items():
+            new = mask & ~before[name]
+            came += int(new.sum())
+            weight = made.trainer.model.get_parameter(name).detach()
+            assert torch.equal(average.average[name][new], weight[new])
+            assert not average.average[name][~mask].any()
+
+    sparse.cut = watched  # type: ignore[method-assign]
+    made.run()
+    assert came > 0
+
+
+def test_two_of_four_inputs_have_links_and_layers_that_cannot_are_named(tmp_path: Path) -> None:
+    wanted = {"density": 0.5, "group": 4, "include": ("encoder.layers.*",)}
+    found = links(trained(tmp_path / "pairs", sparse_recipe("sr-ste", **wanted)))
+    assert found
+    for mask in found.values():
+        assert (mask.view(-1, 4).sum(1) == 2).all()
+    with pytest.raises(ValueError, match=r"encoder\..*inputs cannot be cut into groups of 4; exclude this weight"):
+        session(tmp_path / "all", sparse_recipe("sr-ste", density=0.5, group=4))
 
 
 def test_the_log_tells_density_exploration_and_churn(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def test_every_method_has_the_density_and_the_last_update_that_are_asked_for(nam
 
 def test_every_method_of_the_engine_can_be_named() -> None:
     presets = {name.lower() for name in sparse_core.__all__ if callable(getattr(sparse_core, name)) and name[0].isupper()}
-    others = {"cost", "method", "proposal", "report", "sparseengine", "structure"}
-    assert presets - others == set(get_args(MethodName))
+    others = {"cost", "method", "offmask", "proposal", "report", "sparseengine", "structure"}
+    assert presets - others == {name.replace("-", "") for name in get_args(MethodName)}
 
 
 def test_without_options_a_training_is_as_dense_as_its_preset() -> None:
@@ -71,11 +71,26 @@ def test_options_of_a_dense_training_are_not_ignored_in_silence() -> None:
         ({"parts": ("decoder.*",)}, "no PATTERN=DENSITY"),
         ({"parts": ("decoder.*=2",)}, "no PATTERN=DENSITY"),
         ({"parts": ("a=0.5", "a=0.2")}, "comes twice"),
+        ({"group": 0}, "group must be at least 1"),
+        ({"group": 4, "density": 0.3}, "a density of 0.3 is no whole number of every 4 inputs"),
+        ({"group": 4, "density": 0.5, "parts": ("a=0.7",)}, "a density of 0.7 is no whole number"),
+        ({"backward": 0.5}, "backward is of top-kast, and the method is rigl"),
+        ({"method": "top-kast", "density": 0.3, "backward": 0.2}, "backward must be from the density 0.3 to 1"),
     ],
 )
 def test_values_that_cannot_be_are_told(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sparsity(**given)
+
+
+def test_groups_and_what_trains_off_the_mask_reach_the_method() -> None:
+    kast = sparsity(method="top-kast", density=0.25, backward=0.6).as_method(400)
+    assert kast.off_mask == sparse_core.OffMask(0.6, 1e-4)
+    assert kast.structure.grouping.name == "tensor"
+    for method in ("sr-ste", "static", "rigl"):
+        pairs = sparsity(method=method, density=0.5, group=4).as_method(400)
+        assert pairs.structure.grouping.name == "4 neighbours"
+    assert sparsity(method="sr-ste").as_method(400).structure.grouping.name == "tensor"
 
 
 def test_a_training_too_short_for_an_update_is_told() -> None:
