@@ -53,7 +53,7 @@ def prediction_cost(model: MotionPredictor, source: SceneReader) -> PredictionCo
     num_agents = len(batch.center_type)
     if not num_agents:
         return None
-    masks = {f"model.{name}": mask for name, mask in _links(model).items()}
+    masks = {f"model.{name}": mask for name, mask in link_masks(model).items()}
     training = model.training
     try:
         found = eager_cost(TensorPredictor(model).eval(), tensor_inputs(batch), masks)
@@ -67,7 +67,13 @@ def prediction_cost(model: MotionPredictor, source: SceneReader) -> PredictionCo
     )
 
 
-def _links(model: MotionPredictor) -> dict[str, torch.Tensor]:
+def count_links(model: MotionPredictor) -> tuple[int, int]:
+    """How many parameters there are, and how many of them are links (no zeros of a sparse layer)."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return parameters, parameters - sum(int((~mask).sum()) for mask in link_masks(model).values())
+
+
+def link_masks(model: MotionPredictor) -> dict[str, torch.Tensor]:
     """Nonzero weights of every matrix of which a good part is zero: no dense training leaves exact zeros."""
     nonzero = {name: parameter.detach() != 0 for name, parameter in model.named_parameters() if parameter.dim() > 1}
     return {name: mask for name, mask in nonzero.items() if mask.numel() and 1 - mask.float().mean() >= MIN_ZERO_SHARE}

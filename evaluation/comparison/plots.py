@@ -70,10 +70,15 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
 
 
 def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -> Path:
-    """Quality (mean of classes, with its interval) over cost; the dashed line joins what nothing beats in both."""
+    """Quality (mean of classes, with its interval) over cost; the dashed line joins what nothing beats in both.
+
+    Operations are those of the links, which are all weights of a dense variant.
+    """
     names = list(comparison.variants)
     figure, axes = new_figure(2, 2, width=10.5, height=7.5)
-    kinds = (("MFLOP per agent", [costs[name].flops_per_agent / 1e6 for name in names]),
+    some_sparse = any(costs[name].is_sparse for name in names)
+    flops_label = "MFLOP per agent" + (", of sparse variants at their links" if some_sparse else "")
+    kinds = ((flops_label, [costs[name].sparse_flops_per_agent / 1e6 for name in names]),
              ("training CPU-seconds", [costs[name].training_cpu_s for name in names]))  # fmt: skip
     for row, metric in enumerate(("minADE", "mAP")):
         column = METRIC_NAMES.index(metric)
@@ -121,9 +126,9 @@ def _what(comparison: Comparison) -> str:
 
 
 def look_of(comparison: Comparison, name: str) -> tuple[str, str]:
-    """Colour and marker of a variant, the same in every picture."""
+    """Colour and marker of a variant, the same in every picture; no two of 36 variants look alike."""
     index = list(comparison.variants).index(name)
-    return COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+    return COLORS[index % len(COLORS)], MARKERS[(index + index // len(COLORS)) % len(MARKERS)]
 
 
 def legend_of(comparison: Comparison, names: Sequence[str]) -> list[Any]:
