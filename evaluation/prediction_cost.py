@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluation.latency_cost import eager_cost
+from evaluation.latency_cost import EagerCost, eager_cost
 from evaluation.scoring import SceneReader
 from evaluation.zero_weights import MIN_ZERO_SHARE
 from limtr.agent_view import build_agent_batch
@@ -45,26 +45,38 @@ class PredictionCost:
 
 def prediction_cost(model: MotionPredictor, source: SceneReader) -> PredictionCost | None:
     """The mean cost over the agents of a few scenes, spread evenly; None if they have no agent to predict."""
-    count = min(len(source), SCENES)
-    scenes = [source[index * len(source) // count] for index in range(count)]
-    view = model.config.view
-    device = next(model.parameters()).device
-    batch = build_agent_batch(collate(scenes, num_lidar_points=view.lidar_points_to_load).to(device), view)
-    num_agents = len(batch.center_type)
-    if not num_agents:
+    counted = few_scenes_cost(model, source)
+    if counted is None:
         return None
-    masks = {f"model.{name}": mask for name, mask in link_masks(model).items()}
-    training = model.training
-    try:
-        found = eager_cost(TensorPredictor(model).eval(), tensor_inputs(batch), masks)
-    finally:
-        model.train(training)
+    found, num_agents = counted
     return PredictionCost(
         parameters=found.parameters,
         links=found.active,
         flops=found.dense / num_agents,
         sparse_flops=found.sparse / num_agents,
     )
+
+
+def few_scenes_cost(model: MotionPredictor, source: SceneReader) -> tuple[EagerCost, int] | None:
+    """The cost of predicting all agents of a few scenes together, and how many they are; None without any.
+
+    Weights are named as in `TensorPredictor`: `model.` and then as in the model.
+    """
+    count = min(len(source), SCENES)
+    scenes = [source[index * len(source) // count] for index in range(count)]
+    view = model.config.view
+    parameter = next(model.parameters())
+    batch = collate(scenes, num_lidar_points=view.lidar_points_to_load).to(parameter.device)
+    agents = build_agent_batch(batch, view).to(dtype=parameter.dtype)
+    if not len(agents.center_type):
+        return None
+    masks = {f"model.{name}": mask for name, mask in link_masks(model).items()}
+    training = model.training
+    try:
+        found = eager_cost(TensorPredictor(model).eval(), tensor_inputs(agents), masks)
+    finally:
+        model.train(training)
+    return found, len(agents.center_type)
 
 
 def count_links(model: MotionPredictor) -> tuple[int, int]:

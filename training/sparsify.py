@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,8 +14,10 @@ import sparse_core
 from limtr.encoder import LocalAttention
 from limtr.predictor import MotionPredictor
 from sparse_core import SparseEngine, masks
+from sparse_core.report import Report
 from sparse_core.targets import matching
 from training.ema import WeightAverage
+from training.sparse_flops import PredictionFlops
 from training.sparsity import Sparsity
 
 _PREFIX = "sparse"
@@ -28,6 +32,7 @@ class SparseTraining:
         sparsity: how.
         total_steps: of the whole training; None if only the clock knows.
         seed: of everything random in it; the same on all ranks.
+        count_flops: counts the operations of a prediction; called once, when they are first told.
 
     Raises:
         ValueError: a time budget alone sets the training's length, and the method needs a last step; or, as `sparsify` says it,
@@ -42,6 +47,7 @@ class SparseTraining:
         *,
         total_steps: int | None,
         seed: int,
+        count_flops: Callable[[], PredictionFlops | None] = lambda: None,
     ) -> None:
         if total_steps is None:
             if sparsity.method != "static":
@@ -63,6 +69,7 @@ class SparseTraining:
             sparse_core.scale_to_fan_in(model, self.engine.masks)
         self._before = self._copied()
         self._updates_before = self.engine.updates
+        self._flops = cache(count_flops)
 
     @torch.no_grad()
     def cut(self, average: WeightAverage) -> None:
@@ -71,13 +78,17 @@ class SparseTraining:
             average.average[name].mul_(mask)
 
     def numbers(self) -> dict[str, float]:
-        """For the log: density, exploration, updates, and the share of links that changed since the last call."""
+        """For the log: density, exploration, updates, the share of links that changed since the last call, and FLOPs.
+
+        The first call counts operations, which takes the time of predicting a few scenes; later ones scale them by densities.
+        """
         report = self.engine.report()
         found = {
             "sparse_density": report.density,
             "sparse_exploration": report.exploration,
             "sparse_updates": float(self.engine.updates),
             "sparse_churn": 0.0,
+            **self._costs(report),
         }
         if self.engine.updates != self._updates_before:
             found["sparse_churn"] = masks.churn(self._before, self.engine.masks).total
@@ -124,8 +135,17 @@ class SparseTraining:
             "density": report.density,
             "exploration": report.exploration,
             "updates": report.updates,
+            **self._costs(report),
             "layers": {layer.name: round(layer.density, 6) for layer in report.layers},
         }
+
+    def _costs(self, report: Report) -> dict[str, float]:
+        """FLOPs of one agent's prediction, dense and at the links; nothing where no training scene has an agent to predict."""
+        flops = self._flops()
+        if flops is None:
+            return {}
+        densities = {layer.name: layer.links / math.prod(layer.shape) for layer in report.layers}
+        return {"dense_flops_per_agent": flops.dense, "sparse_flops_per_agent": flops.at(densities)}
 
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: mask.clone() for name, mask in self.engine.masks.items()}

@@ -131,8 +131,9 @@ def test_flops_of_sparse_weights_and_of_graphs_by_hand() -> None:
     mask[:, :5] = True
     found = eager_cost(model, {"input": torch.randn(3, 20)}, {"0.weight": mask})
     assert found == EagerCost(
-        parameters=200 + 10 + 50 + 5, active=50 + 10 + 50 + 5, dense=2 * 3 * (200 + 50), sparse=2 * 3 * (50 + 50)
-    )
+        parameters=200 + 10 + 50 + 5, active=50 + 10 + 50 + 5, dense=2 * 3 * (200 + 50), sparse=2 * 3 * (50 + 50),
+        by_weight={"0.weight": 2 * 3 * 200, "2.weight": 2 * 3 * 50},
+    )  # fmt: skip
     assert graph_flops(model, {"input": torch.randn(3, 20)}) == found.dense
 
 
