@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from evaluation.latency_cost import EagerCost, eager_cost
 from evaluation.scoring import SceneReader
-from evaluation.zero_weights import MIN_ZERO_SHARE
+from evaluation.zero_weights import zero_masks
 from limtr.agent_view import build_agent_batch
 from limtr.batch import collate
 from limtr.export import TensorPredictor, tensor_inputs
@@ -70,7 +68,7 @@ def few_scenes_cost(model: MotionPredictor, source: SceneReader) -> tuple[EagerC
     agents = build_agent_batch(batch, view).to(dtype=parameter.dtype)
     if not len(agents.center_type):
         return None
-    masks = {f"model.{name}": mask for name, mask in link_masks(model).items()}
+    masks = {f"model.{name}": mask for name, mask in zero_masks(model).items()}
     training = model.training
     try:
         found = eager_cost(TensorPredictor(model).eval(), tensor_inputs(agents), masks)
@@ -82,10 +80,4 @@ def few_scenes_cost(model: MotionPredictor, source: SceneReader) -> tuple[EagerC
 def count_links(model: MotionPredictor) -> tuple[int, int]:
     """How many parameters there are, and how many of them are links (no zeros of a sparse layer)."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return parameters, parameters - sum(int((~mask).sum()) for mask in link_masks(model).values())
-
-
-def link_masks(model: MotionPredictor) -> dict[str, torch.Tensor]:
-    """Nonzero weights of every matrix of which a good part is zero: no dense training leaves exact zeros."""
-    nonzero = {name: parameter.detach() != 0 for name, parameter in model.named_parameters() if parameter.dim() > 1}
-    return {name: mask for name, mask in nonzero.items() if mask.numel() and 1 - mask.float().mean() >= MIN_ZERO_SHARE}
+    return parameters, parameters - sum(int((~mask).sum()) for mask in zero_masks(model).values())

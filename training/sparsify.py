@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 
 import sparse_core
-from limtr.encoder import LocalAttention
+from evaluation.sparse_layout import with_packed
 from limtr.predictor import MotionPredictor
 from sparse_core import SparseEngine, masks
 from sparse_core.report import Report
-from sparse_core.targets import matching
 from training.ema import WeightAverage
 from training.sparse_flops import PredictionFlops
+from training.sparse_start import begin_with_largest, trained_weights
 from training.sparsity import Sparsity
 
 _PREFIX = "sparse"
@@ -56,15 +55,18 @@ class SparseTraining:
                     "give --steps or --epochs"
                 )
             total_steps = 1
+        before = trained_weights(model) if sparsity.start == "magnitude" else {}
         self.engine: SparseEngine = sparse_core.sparsify(
             model,
             optimizer,
             sparsity.as_method(total_steps),
-            include=_with_packed(model, sparsity.include),
+            include=with_packed(model, sparsity.include),
             exclude=sparsity.exclude or None,
             density=sparsity.part_densities() or None,
             seed=seed,
         )
+        if before:
+            begin_with_largest(self.engine, model, before)
         if sparsity.scale_weights:
             sparse_core.scale_to_fan_in(model, self.engine.masks)
         self._before = self._copied()
@@ -149,18 +151,3 @@ class SparseTraining:
 
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: mask.clone() for name, mask in self.engine.masks.items()}
-
-
-def _with_packed(model: MotionPredictor, patterns: Sequence[str]) -> list[str]:
-    """The patterns, and the full names of the packed attention projections that they match.
-
-    Those are bare parameters of `LocalAttention`, which `sparsify` makes sparse only when they are named in full.
-    """
-    packed = [f"{name}.in_proj_weight" for name, module in model.named_modules() if isinstance(module, LocalAttention)]
-    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    found: list[str] = []
-    for pattern in patterns:
-        also = matching(pattern, packed)
-        # A pattern that matches nothing at all goes on to `sparsify`, which names near ones.
-        found += [pattern] * (bool(matching(pattern, linear)) or not also) + also
-    return list(dict.fromkeys(found))

@@ -10,6 +10,7 @@ import sparse_core
 from sparse_core import Method
 
 MethodName = Literal["static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet"]
+StartName = Literal["random", "magnitude"]
 
 _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "set": sparse_core.SET,
@@ -35,6 +36,7 @@ class Sparsity:
     rate: float | None
     until: float
     scale_weights: bool
+    start: StartName = "random"
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -50,6 +52,8 @@ class Sparsity:
             raise ValueError("sparsity.include names no weights; '*' stands for all")
         if self.rate is not None and self.method in ("static", "gmp"):
             raise ValueError(f"sparsity.rate says how many links are exchanged, and {self.method} exchanges none: leave it out")
+        if self.start == "magnitude" and self.method == "gmp":
+            raise ValueError("sparsity.start chooses the first links, and gmp begins with all of them: leave it out")
         self.part_densities()
 
     def part_densities(self) -> dict[str, float]:
@@ -92,7 +96,7 @@ class Sparsity:
 
 DEFAULTS: Mapping[str, Any] = {
     "density": 0.3, "include": ("encoder.*",), "exclude": (), "parts": (), "every": 20, "rate": None, "until": 0.75,
-    "scale_weights": False,
+    "scale_weights": False, "start": "random",
 }  # fmt: skip
 
 
@@ -118,6 +122,9 @@ class SparsityOptions:
     """Share of the training after which links stay as they are [default: 0.75]."""
     scale_weights: bool | None = None
     """Scale the initial weights to the number of links of each output."""
+    start: StartName | None = None
+    """The first links: random, or the largest weights of each layer (magnitude: where --init-from gives trained weights)
+    [default: random]."""
 
     def resolved(self, preset: Sparsity | None) -> Sparsity | None:
         """The preset's sparsity with these options in its place; None for a dense training.

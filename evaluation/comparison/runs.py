@@ -22,6 +22,9 @@ SETTINGS_FILE = "settings.json"
 LOG_FILE = "log.txt"
 HARMLESS_OPTIONS = ("workers", "cache_gib", "licence", "checkpoint_every_s", "rank_timeout_s", "max_failures", "init_from")
 """Options that no result depends on; of `init_from` the content counts, not the path."""
+LATER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"sparsity": {"start": "random"}}
+"""Options of parts of a recipe that came after runs were finished without them, with the value that those runs had: not part of
+a key while they have it, so that these runs are still known."""
 FORMAT = 1
 """Part of every key: raise it when finished runs of an older kind must not be taken over."""
 
@@ -109,7 +112,7 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         "format": FORMAT,
         "variant": variant.name,
         "seed": seed,
-        "recipe": recipe,
+        "recipe": without_later_options(recipe),
         "options": {name: value for name, value in variant.options.items() if name not in {*recipe, *HARMLESS_OPTIONS}},
         "start": _start_fingerprint(variant.options.get("init_from")),
         "data": data,
@@ -127,6 +130,15 @@ def _run(variant: Variant, seed: int, plan: EvaluationPlan, out: Path, *, data: 
         evaluate_words=("--data", str(variant.data), "--split", plan.split, "--bucketing", plan.bucketing, *plan.words),
         threads=threads,
     )
+
+
+def without_later_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe as it was before `LATER_OPTIONS`, where they have the values of then."""
+    plain = dict(recipe)
+    for part, later in LATER_OPTIONS.items():
+        if isinstance(plain.get(part), Mapping):
+            plain[part] = {name: value for name, value in plain[part].items() if name not in later or value != later[name]}
+    return plain
 
 
 def _key(settings: Mapping[str, Any]) -> str:

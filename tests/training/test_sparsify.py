@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from evaluation import prediction_cost as cost_module
+from evaluation import zero_weights
 from evaluation.prediction_cost import prediction_cost
 from limtr.predictor import MotionPredictor
 from sparse_core import masks
@@ -116,7 +116,7 @@ def test_the_log_tells_the_operations_of_a_prediction_at_the_present_links(
     assert not counted  # not in a step
     told = [made.trainer.sparse.numbers() for _ in range(3)][-1]  # type: ignore[union-attr]
     assert len(counted) == 1
-    monkeypatch.setattr(cost_module, "MIN_ZERO_SHARE", 1e-9)  # else layers with hardly a zero count as dense there
+    monkeypatch.setattr(zero_weights, "MIN_ZERO_SHARE", 1e-9)  # else layers with hardly a zero count as dense there
     expected = prediction_cost(made.trainer.model, [scenes.as_read(index) for index in range(len(scenes))])
     assert expected is not None
     assert expected.links < expected.parameters
