@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -134,7 +135,7 @@ def cost(model: nn.Module, sample: object, masks: Mapping[str, Tensor] | None = 
     between activations, such as attention scores, stay dense and have a line of their own.
 
     The model, its gradients, its buffers and torch's random state are left as they were. Takes the time and memory of one
-    training step, without `backward` those of a forward pass that keeps its activations.
+    training step, without `backward` those of one inference.
 
     Raises ValueError for a mask that fits no parameter by name or shape, TypeError for one that is not bool.
     """
@@ -143,7 +144,8 @@ def cost(model: nn.Module, sample: object, masks: Mapping[str, Tensor] | None = 
     active = {name: parameter.numel() for name, parameter in names.first.items()}
     for name, mask in (masks or {}).items():
         active[names.resolve(name, mask)] = int(mask.sum())
-    with unchanged(plain), torch.enable_grad(), _Counter(plain, names.first) as counter:
+    graph = torch.enable_grad() if backward else _without_graph()
+    with unchanged(plain), graph, _Counter(plain, names.first) as counter:
         output = call(plain, sample)
         counter.backward = True
         starts = [t for t in _tensors(output) if t.requires_grad]
@@ -151,6 +153,18 @@ def cost(model: nn.Module, sample: object, masks: Mapping[str, Tensor] | None = 
         if backward and starts and leaves:
             torch.autograd.grad(starts, leaves, [torch.ones_like(t) for t in starts], allow_unused=True)
     return _report(names.first, active, counter.flops)
+
+
+@contextmanager
+def _without_graph() -> Iterator[None]:
+    """No gradients, and none of the fused layers that torch takes then, which have no formula."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _report(parameters: Mapping[str, Tensor], active: Mapping[str, int], counted: Mapping[tuple[bool, Weights], int]) -> Cost:

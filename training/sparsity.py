@@ -21,6 +21,8 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "gmp": sparse_core.GMP,
     "granet": sparse_core.GraNet,
 }
+_FALLING = ("rigl", "snfs")
+"""Methods that do nothing but exchange links, at a rate that falls to 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class Sparsity:
         """The method of `sparse_core` for a training of so many optimizer steps.
 
         Raises:
-            ValueError: the training is too short for a single update.
+            ValueError: the training is too short for a single update, or for one that exchanges anything.
         """
         if self.method == "static":
             return sparse_core.Static(self.density)
@@ -89,6 +91,12 @@ class Sparsity:
             raise ValueError(
                 f"sparsity: the first update is due at step {self.every}, but links are fixed from step {end} of {total_steps}"
                 " on; lower --sparsity.every, raise --sparsity.until, or train longer"
+            )
+        if self.method in _FALLING and end < 2 * self.every:
+            raise ValueError(
+                f"sparsity: the rate of {self.method} falls to 0 at its last update, and of {total_steps} steps only step "
+                f"{self.every} has one, so that no link would change; lower --sparsity.every, raise --sparsity.until, or train "
+                "longer"
             )
         given: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
         return _DYNAMIC[self.method](density=self.density, end=end, every=self.every, **given)
