@@ -214,6 +214,9 @@ class LossConfig:
     """Weight of vehicles, pedestrians, cyclists as centre agents."""
     reference_unknown_futures: bool = False
     """MTR's quirk: centre agents without any valid future step are taught to stand still; by default they are left out."""
+    lidar_side_weight: float = 0.0
+    """Above 0, a linear head has to tell from the LiDAR feature alone how far the centre agent goes to the side in the coming
+    3 s: small trainings learn to read points sooner from that than from what the decoder makes of them (docs/results.md)."""
     reference_unseen_agents: bool = False
     """MTR's quirk: agents with a future but no valid history step count in the dense loss, though nothing predicts them."""
 
@@ -224,7 +227,8 @@ class LossConfig:
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), is {self.label_smoothing}")
         _at_least(0, label_smoothing_neighbors=self.label_smoothing_neighbors)
-        weights = (self.regression_weight, self.velocity_weight, self.classification_weight, self.dense_weight)
+        weights = (self.regression_weight, self.velocity_weight, self.classification_weight, self.dense_weight,
+                   self.lidar_side_weight)  # fmt: skip
         if min(*weights, *self.class_weights) < 0 or len(self.class_weights) != 3:
             raise ValueError(f"loss weights must not be negative, are {weights} and {self.class_weights}")
 
@@ -277,6 +281,8 @@ class ModelConfig:
             )
         if self.encoder.lidar is None and (self.decoder.lidar_with_center or self.decoder.lidar_with_agents):
             raise ValueError("decoder.lidar_with_center and lidar_with_agents need encoder.lidar")
+        if self.encoder.lidar is None and self.loss.lidar_side_weight:
+            raise ValueError("loss.lidar_side_weight needs encoder.lidar")
 
     def without_lidar(self) -> ModelConfig:
         """The same model with no LiDAR branch."""
@@ -285,6 +291,7 @@ class ModelConfig:
             view=replace(self.view, use_lidar=False),
             encoder=replace(self.encoder, lidar=None),
             decoder=replace(self.decoder, lidar_with_center=False, lidar_with_agents=False),
+            loss=replace(self.loss, lidar_side_weight=0.0),
         )
 
 
@@ -336,7 +343,7 @@ def tiny() -> ModelConfig:
             lidar_with_agents=True,
             kinematic_paths=True,
         ),
-        loss=LossConfig(classification_weight=100.0),
+        loss=LossConfig(classification_weight=100.0, lidar_side_weight=100.0),
         mode_averaging=2,
         mode_scores="risk",
     )

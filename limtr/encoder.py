@@ -48,10 +48,15 @@ class EncodedScene:
     """(C, 1) bool"""
     lidar_position: torch.Tensor | None
     """(C, 1, 3) mean of the centre agent's history, where invalid steps count as zero"""
+    lidar_side: torch.Tensor | None = None
+    """(C, 30) metres to the left in the coming 3 s as the points alone tell it; for the loss"""
 
 
 _FEW_TOKENS = 16
 """Up to so many tokens for each neighbour, a mask is as fast as lists (benchmarks/attention.py)."""
+
+SIDE_STEPS = 30
+"""Steps of 0.1 s for which the LiDAR feature alone has to tell the side: what comes later drowns what points can know."""
 
 VELOCITY_CHANNELS = slice(HISTORY_CHANNELS.index("vx"), HISTORY_CHANNELS.index("vy") + 1)
 
@@ -127,6 +132,9 @@ class ContextEncoder(nn.Module):
         self.lidar_shape = (view.num_lidar_frames, view.num_lidar_channels)
         if encoder.lidar is not None:
             self.lidar_encoder = LidarEncoder(view.num_lidar_channels, view.num_lidar_frames, encoder.lidar, encoder.dim)
+        self.lidar_side_head = None
+        if config.loss.lidar_side_weight > 0:
+            self.lidar_side_head = nn.Linear(encoder.dim, min(SIDE_STEPS, config.num_future_steps))
         self.layers = nn.ModuleList(
             EncoderLayer(encoder.dim, encoder.num_heads, encoder.dropout, config.attention) for _ in range(encoder.num_layers)
         )
@@ -140,9 +148,13 @@ class ContextEncoder(nn.Module):
         valid = [history_mask.any(dim=-1), batch.polyline_mask.any(dim=-1)]
         position = [batch.agent_last_position, batch.polyline_center]
         rows = torch.arange(agents.shape[0], device=agents.device)
+        lidar_side = None
         if self.lidar_encoder is not None:
             points, mask = self._lidar_input(batch)
-            features.append(self.lidar_encoder(points, mask).unsqueeze(1).to(agents.dtype))
+            token = self.lidar_encoder(points, mask).to(agents.dtype)
+            if self.lidar_side_head is not None:
+                lidar_side = self.lidar_side_head(token)
+            features.append(token.unsqueeze(1))
             valid.append(mask.flatten(start_dim=1).any(dim=-1, keepdim=True))
             position.append(history[rows, batch.center_index][..., :3].mean(dim=1, keepdim=True))
 
@@ -169,6 +181,7 @@ class ContextEncoder(nn.Module):
             lidar=parts[2] if has_lidar else None,
             lidar_valid=valid[2] if has_lidar else None,
             lidar_position=position[2] if has_lidar else None,
+            lidar_side=lidar_side,
         )
 
     def _lidar_input(self, batch: AgentBatch) -> tuple[torch.Tensor, torch.Tensor]:

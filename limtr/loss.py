@@ -10,7 +10,11 @@ from torch.nn import functional
 from limtr.agent_batch import AgentBatch
 from limtr.config import LossConfig, ModelConfig
 from limtr.decoder import DecoderOutputs, LayerPrediction
+from limtr.encoder import EncodedScene
 from limtr.mixture import full_precision, trajectory_losses
+
+_LARGEST_SIDE_M = 3.0
+"""True distances to the side beyond this count as this: a U-turn must not outweigh a hundred first steps of a turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,8 @@ class LossTerms:
     total: torch.Tensor
     """scalar"""
     terms: dict[str, torch.Tensor]
-    """scalars: `layer{i}` with its parts `layer{i}_regression`, `_velocity`, `_classification`, and `dense`"""
+    """scalars: `layer{i}` with its parts `layer{i}_regression`, `_velocity`, `_classification`, `dense`, and `lidar_side`
+    where the model has that head"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,8 @@ def compute_loss(
     outputs: DecoderOutputs, batch: AgentBatch, config: ModelConfig, counts: torch.Tensor | None = None
 ) -> LossTerms:
     """MTR's loss: per layer a mixture likelihood, a velocity error and a classification; and the dense futures' loss.
+
+    With `lidar_side_weight`, the error of what the LiDAR points alone tell of the centre agent's way is added.
 
     The positive query of an agent is the one whose intention point is nearest to the agent's last true position.
 
@@ -95,6 +102,9 @@ def compute_loss(
             outputs, batch.agent_future, batch.agent_future_mask.bool(), settings, counts
         )
         total = torch.stack(layer_totals).mean() + terms["dense"]
+        if outputs.scene.lidar_side is not None:
+            terms["lidar_side"] = settings.lidar_side_weight * _lidar_side_loss(outputs.scene, target)
+            total = total + terms["lidar_side"]
     return LossTerms(total=total, terms=terms)
 
 
@@ -173,3 +183,14 @@ def _dense_loss(
     count = mask.any(dim=-1).sum(dim=-1).clamp(min=1)
     num_centers = max(count.shape[0], 1) if counts is None else counts[1].clamp(min=1)
     return ((nll + velocity_error).sum(dim=-1) / count).sum() / num_centers
+
+
+def _lidar_side_loss(scene: EncodedScene, target: _Target) -> torch.Tensor:
+    """Squared error in metres (true ones up to 3 m) of each agent with points, over its known steps, then over all agents."""
+    assert scene.lidar_side is not None
+    assert scene.lidar_valid is not None
+    steps = scene.lidar_side.shape[1]
+    told = target.mask[:, :steps] & scene.lidar_valid
+    side = target.future[:, :steps, 1].clamp(-_LARGEST_SIDE_M, _LARGEST_SIDE_M)
+    error = (scene.lidar_side.to(side.dtype) - side).square() * told
+    return (error.sum(dim=-1) / told.sum(dim=-1).clamp(min=1) * target.known).sum() / target.count

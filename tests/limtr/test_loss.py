@@ -58,6 +58,57 @@ def test_the_total_is_the_mean_of_the_layers_and_the_dense_loss() -> None:
     assert found["layer0"] == pytest.approx(sum(parts))
 
 
+def with_side_head() -> ModelConfig:
+    config = small_config()
+    return replace(config, loss=replace(config.loss, lidar_side_weight=2.0))
+
+
+def test_the_side_that_points_tell_is_compared_with_the_way_of_the_coming_seconds() -> None:
+    outputs, batch, config = case(with_side_head())
+    steps = min(30, config.num_future_steps)
+    assert batch.center_future is not None
+    assert batch.center_future_mask is not None
+    assert outputs.scene.lidar_side is not None
+    assert outputs.scene.lidar_valid is not None
+    agents = len(batch.center_future)
+    future = torch.zeros_like(batch.center_future)
+    future[..., 0], future[..., 1] = 50.0, 0.25
+    future[1, :, 1] = 40.0  # counts as 3 m
+    mask = torch.zeros_like(batch.center_future_mask)
+    mask[:, 0] = mask[:, steps - 1] = True
+    batch = replace(batch, center_future=future, center_future_mask=mask)
+    said = torch.full((agents, steps), 0.75, dtype=torch.float64)
+    said[:, 1 : steps - 1] = 9.0  # unknown steps do not count
+    has_points = torch.arange(agents).unsqueeze(1) != 2
+    scene = replace(outputs.scene, lidar_side=said, lidar_valid=has_points)
+    errors = [0.5**2] * agents
+    errors[1], errors[2] = (3.0 - 0.75) ** 2, 0.0
+    found = terms(replace(outputs, scene=scene), batch, config)
+    assert found["lidar_side"] == pytest.approx(2.0 * sum(errors) / agents)
+    rest = (found["layer0"] + found["layer1"]) / 2 + found["dense"]
+    assert found["total"] == pytest.approx(rest + found["lidar_side"])
+
+
+def test_the_head_for_the_side_learns_from_points_and_changes_no_prediction() -> None:
+    outputs, batch, config = case(with_side_head())
+    assert outputs.scene.lidar_side is not None
+    model = MotionPredictor(config).double().train()
+    terms_of = compute_loss(model.decode(batch), batch, config).terms
+    terms_of["lidar_side"].backward()
+    touched = {name.split(".")[1] for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
+    assert touched == {"lidar_encoder", "lidar_side_head"}
+    plain = MotionPredictor(small_config()).double().eval()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if "lidar_side_head" not in name})
+    with torch.no_grad():
+        assert torch.equal(plain(batch).trajectories, model.eval()(batch).trajectories)
+
+
+def test_without_lidar_there_is_no_side_to_tell() -> None:
+    assert with_side_head().without_lidar().loss.lidar_side_weight == 0.0
+    with pytest.raises(ValueError, match="lidar_side_weight needs"):
+        replace(small_config().without_lidar(), loss=LossConfig(lidar_side_weight=1.0))
+
+
 def test_weights_scale_their_terms() -> None:
     everything = case()
     one = terms(*everything)
