@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.comparison.analyse import Comparison, analyse
-from evaluation.comparison.cost import Cost, cost_of
+from evaluation.comparison.cost import Cost, RunFolders, cost_of
 from evaluation.comparison.degraded import curves_table, draw_curves, read_curves
 from evaluation.comparison.document import write_document
 from evaluation.comparison.execute import in_turn, on_ray
@@ -191,7 +191,10 @@ def _report(
             print(f"limtr compare: {variant.name} has no finished run and is left out", file=sys.stderr)
             continue
         scores[variant.name] = {item.seed: read_scene_scores(item.evaluation / SCORES_FILE).of_types(kinds) for item in own}
-        costs[variant.name] = cost_of(own[0].training, variant.data, config.split, [finished[item.folder] for item in own])
+        folders = [
+            RunFolders(training=item.training, evaluation=item.evaluation, finished=finished[item.folder]) for item in own
+        ]
+        costs[variant.name] = cost_of(folders, variant.data, config.split)
     comparison = analyse(scores, num_resamples=config.resamples, level=config.level, seed=0)
     context = Context(variants=variants, costs=costs, failed=failed, same_order=why_order_differs(variants))
     _print(config, comparison, context)

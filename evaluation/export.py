@@ -92,6 +92,9 @@ def run(config: ExportConfig) -> int:
         _put(Path(work), config.out, metadata)
         advance(note="in place")
     print(f"{config.out / graph.name}: {(config.out / graph.name).stat().st_size / 2**20:.1f} MiB, {config.format}")
+    parameters, links = metadata["parameters"], metadata["links"]
+    if links < parameters:
+        print(f"  sparse: {links:,} of {parameters:,} weights are links; the graph stores and computes the zeros too")
     for name, value in found.items():
         others = f"; {value.other_modes} agents with other modes, of equal scores but for rounding" if value.other_modes else ""
         others += f"; {value.unsteady} agents not compared, whose nearest polylines hang on rounding" if value.unsteady else ""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from evaluation.onnx_graph import ONNX_PACKAGES
+from evaluation.prediction_cost import count_links
 from limtr.agent_features import HISTORY_CHANNELS
 from limtr.config import ModelConfig, ViewConfig
 from limtr.config_json import config_to_json
@@ -114,12 +115,15 @@ def describe(model: MotionPredictor, graph: Mapping[str, Any], check: Mapping[st
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    parameters, links = count_links(model)
     intentions = model.intention_points.detach().to(torch.float32).cpu()
     return {
         "format": FORMAT,
         "graph": dict(graph),
         "model": config_to_json(model.config),
         "fingerprint": model.fingerprint(),
+        "parameters": parameters,
+        "links": links,
         "licence": model.licence,
         "axes": AXES,
         "inputs": describe_inputs(model.config),

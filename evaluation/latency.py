@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.latency_layers import as_rows, by_part, layers_table
 from evaluation.latency_variants import Allowed, Runnable, SkippedError, Variant, VariantMaker, reference_of
 from evaluation.probe_batch import ProbeSize, probe_batch
+from evaluation.sparse_layout import make_sparse
 from evaluation.timing import Times, interleaved_times, peak_memory_bytes
-from evaluation.zero_weights import prune_by_magnitude, zero_masks
+from evaluation.zero_weights import zero_masks
 from limtr import config as presets
 from limtr.agent_batch import AgentBatch
 from limtr.files import write_json
@@ -52,7 +54,9 @@ class LatencyConfig:
     exported: bool = True
     """Time the exported graphs too (tracing and converting takes one to some minutes)."""
     density: float | None = None
-    """Prune Linear weights to this density first, by magnitude: to time sparse layers; its predictions are worth nothing."""
+    """Make a dense model sparse first, as trainings begin: to time sparse layers; its predictions are worth nothing."""
+    include: tuple[str, ...] | None = None
+    """With --density: which weights, as --sparsity.include of `limtr train` [default: '*', all; limtr-sparse: 'encoder.*']."""
     threads: int | None = None
     """Threads on the CPU [default: torch's own choice]."""
     seed: int = 0
@@ -68,6 +72,8 @@ class LatencyConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, is {value}")
+        if self.include is not None and self.density is None:
+            raise ValueError("--include says which weights --density makes sparse: give both or neither")
         if self.density is not None and not 0.0 < self.density < 1.0:
             raise ValueError(f"--density must be between 0 and 1, is {self.density}")
 
@@ -89,6 +95,7 @@ def _run(config: LatencyConfig) -> int:
     masks = zero_masks(model)
     batches = _batches(config, model)
     rows: list[dict[str, Any]] = []
+    made: list[Runnable] = []
     skipped: dict[str, list[str]] = defaultdict(list)
     interrupted = False
     parameters = active = 0
@@ -96,6 +103,7 @@ def _run(config: LatencyConfig) -> int:
         maker = VariantMaker(model, masks, batches, device, Allowed(compiled=config.compile, exported=config.exported))
         parameters, active = maker.cost(1).parameters, maker.cost(1).active
         runnable = _make(maker, skipped)
+        made += runnable
         memory = {str(item.variant): peak_memory_bytes(item.measured_call, device) for item in runnable}
         wait = torch.cuda.synchronize if device.type == "cuda" else _nothing
         calls = {str(item.variant): item.call for item in runnable}
@@ -118,7 +126,7 @@ def _run(config: LatencyConfig) -> int:
         "skipped": skipped,
     }  # fmt: skip
     write_json(config.out, as_plain(content))
-    _print(config, content)
+    _print(config, content, made)
     return 130 if interrupted else 0
 
 
@@ -137,7 +145,9 @@ def _model(config: LatencyConfig) -> MotionPredictor:
         preset = {"tiny": presets.tiny, "mtr": presets.mtr, "limtr": presets.limtr}[str(config.preset)]
         model = MotionPredictor(preset())
     if config.density is not None:
-        prune_by_magnitude(model, config.density)
+        if zero_masks(model):
+            raise ValueError(f"--density: {config.checkpoint} is sparse already; leave it out")
+        make_sparse(model, config.density, config.include or ("*",), seed=config.seed)
     return model.eval().requires_grad_(False)
 
 
@@ -175,6 +185,7 @@ def _make(maker: VariantMaker, skipped: dict[str, list[str]]) -> list[Runnable]:
 def _row(item: Runnable, times: Times, memory: int | None) -> dict[str, Any]:
     variant: Variant = item.variant
     name = str(variant)
+    reference = str(reference_of(variant))
     p50 = times.percentile(name, 50)
     return {
         "device": variant.device,
@@ -185,16 +196,22 @@ def _row(item: Runnable, times: Times, memory: int | None) -> dict[str, Any]:
         "p50_s": p50,
         "p95_s": times.percentile(name, 95),
         "agents_per_s": variant.batch / p50,
-        "times_faster": times.ratio(name, str(reference_of(variant))),
+        "times_faster": times.ratio(name, reference),
+        "times_faster_quartiles": times.ratio_quartiles(name, reference),
         "peak_memory_bytes": memory,
         "flops": item.flops,
         "rounds": times.rounds,
         "seconds": times.seconds[name][: times.rounds],
-        "note": item.note,
+        "layers": as_rows(item.layers),
     }
 
 
-def _print(config: LatencyConfig, content: Mapping[str, Any]) -> None:
+def _ratio(row: Mapping[str, Any]) -> str:
+    low, high = row["times_faster_quartiles"]
+    return f"{row['times_faster']:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _print(config: LatencyConfig, content: Mapping[str, Any], runnable: Sequence[Runnable]) -> None:
     model, sizes, machine = content["model"], content["sizes"], content["machine"]
     title = (
         f"{config.checkpoint or config.preset}: {model['parameters']:,} parameters, {model['active_parameters']:,} active; "
@@ -215,17 +232,21 @@ def _print(config: LatencyConfig, content: Mapping[str, Any]) -> None:
         memory = "?" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 2**20:.1f}"
         table.add_row(
             row["device"], str(row["batch"]), row["precision"], row["way"], row["weights"], f"{1e3 * row['p50_s']:.2f}",
-            f"{1e3 * row['p95_s']:.2f}", f"{row['agents_per_s']:.0f}", f"{row['times_faster']:.2f}", memory,
+            f"{1e3 * row['p95_s']:.2f}", f"{row['agents_per_s']:.1f}", _ratio(row), memory,
             f"{row['flops'] / 1e9:.3f}",
         )  # fmt: skip
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
     console.print(table)
     console.print(
-        "times faster: than dense, eager, fp32 on the same device and batch, median of pairs within a round", markup=False
+        "times faster: than dense, eager, fp32 on the same device and batch; median and quartiles of pairs within a round",
+        markup=False,
     )
-    for row in content["variants"]:
-        if row["note"]:
-            console.print(f"batch {row['batch']}, {row['weights']}: {row['note']}", markup=False)
+    for item in runnable:
+        if item.layers:
+            title = f"sparse weights, batch {item.variant.batch}: each layer alone, all its calls"
+            console.print(layers_table(by_part(item.layers), title))
     for reason, variants in content["skipped"].items():
         console.print(f"not run ({reason}): {'; '.join(variants)}", markup=False)
     console.print(f"every number is in {config.out}", markup=False)

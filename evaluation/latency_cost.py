@@ -27,6 +27,8 @@ class EagerCost:
     """FLOPs of the forward pass."""
     sparse: int
     """The same at the density of the masks."""
+    by_weight: Mapping[str, int]
+    """Of `dense`, what each parameter takes part in; what is left over is between activations."""
 
 
 def eager_cost(model: nn.Module, inputs: object, masks: Mapping[str, torch.Tensor]) -> EagerCost:
@@ -48,12 +50,16 @@ def eager_cost(model: nn.Module, inputs: object, masks: Mapping[str, torch.Tenso
     try:
         # The fused attention kernel of a CPU has no formula in torch's counter, the plain one has.
         with sdpa_kernel(SDPBackend.MATH):
-            cost = sparse_core.cost(model, inputs, masks)
+            cost = sparse_core.cost(model, inputs, masks, backward=False)
     finally:
         for hook in hooks:
             hook.remove()
     return EagerCost(
-        parameters=cost.parameters, active=cost.active, dense=cost.forward + by_lists, sparse=cost.sparse_forward + by_lists
+        parameters=cost.parameters,
+        active=cost.active,
+        dense=cost.forward + by_lists,
+        sparse=cost.sparse_forward + by_lists,
+        by_weight={row.name: row.forward for row in cost.weights if row.forward},
     )
 
 

@@ -23,6 +23,7 @@ from limtr.agent_batch import AgentBatch
 from limtr.export import TensorPredictor, callable_of, export_predictor, tensor_inputs
 from limtr.predictor import MotionPredictor
 from sparse_core import compile_sparse
+from sparse_core.sparse.compile import Decision
 
 Way = Literal["eager", "compiled", "torch.export", "ONNX Runtime"]
 Precision = Literal["fp32", "bf16"]
@@ -59,7 +60,8 @@ class Runnable:
     measured_call: Call
     flops: int
     """Of a call as this variant computes it."""
-    note: str = ""
+    layers: tuple[Decision, ...] = ()
+    """Which weights became sparse, and why the others did not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class VariantMaker:
         """
         self._refuse(variant)
         batch = self.batches[variant.batch]
-        note = ""
+        layers: tuple[Decision, ...] = ()
         if variant.way == "ONNX Runtime":
             run, inputs = self._onnx_session(), arrays_of(batch)
             flops = self._flops(variant)
@@ -114,9 +116,7 @@ class VariantMaker:
             module = callable_of(self._exported())
         elif variant.sparse:
             compiled = compile_sparse(self.model, SimpleNamespace(masks=self.masks), tensor_inputs(batch))
-            replaced = sum(decision.replaced for decision in compiled.decisions)
-            note = f"{replaced} of {len(compiled.decisions)} layers sparse, where that was measured to be faster"
-            module = compiled.model
+            module, layers = compiled.model, compiled.decisions
         elif variant.way == "compiled":
             # A copy of the wrapper: what is compiled for one batch size stays with it.
             module = TensorPredictor(self.model.model).eval()
@@ -128,7 +128,7 @@ class VariantMaker:
             with torch.no_grad(), low:
                 return module(**tensors)
 
-        return Runnable(variant, call, call, self._flops(variant), note)
+        return Runnable(variant, call, call, self._flops(variant), layers)
 
     def cost(self, batch: int) -> EagerCost:
         """Of the model on a batch of this size, run eagerly on this device."""
@@ -164,7 +164,7 @@ class VariantMaker:
                 raise SkippedError("unstructured zeros save no time on a GPU")
             if not self.masks:
                 raise SkippedError(
-                    f"no Linear weight has {MIN_ZERO_SHARE:.0%} zeros: give a sparse checkpoint, or --density to prune one"
+                    f"no weight has {MIN_ZERO_SHARE:.0%} zeros: give a sparse checkpoint, or --density to make it sparse"
                 )
 
     def _exported(self) -> torch.export.ExportedProgram:

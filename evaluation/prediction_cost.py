@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from evaluation.latency_cost import eager_cost
+from evaluation.latency_cost import EagerCost, eager_cost
 from evaluation.scoring import SceneReader
-from evaluation.zero_weights import MIN_ZERO_SHARE
+from evaluation.zero_weights import zero_masks
 from limtr.agent_view import build_agent_batch
 from limtr.batch import collate
 from limtr.export import TensorPredictor, tensor_inputs
@@ -45,20 +43,10 @@ class PredictionCost:
 
 def prediction_cost(model: MotionPredictor, source: SceneReader) -> PredictionCost | None:
     """The mean cost over the agents of a few scenes, spread evenly; None if they have no agent to predict."""
-    count = min(len(source), SCENES)
-    scenes = [source[index * len(source) // count] for index in range(count)]
-    view = model.config.view
-    device = next(model.parameters()).device
-    batch = build_agent_batch(collate(scenes, num_lidar_points=view.lidar_points_to_load).to(device), view)
-    num_agents = len(batch.center_type)
-    if not num_agents:
+    counted = few_scenes_cost(model, source)
+    if counted is None:
         return None
-    masks = {f"model.{name}": mask for name, mask in _links(model).items()}
-    training = model.training
-    try:
-        found = eager_cost(TensorPredictor(model).eval(), tensor_inputs(batch), masks)
-    finally:
-        model.train(training)
+    found, num_agents = counted
     return PredictionCost(
         parameters=found.parameters,
         links=found.active,
@@ -67,7 +55,29 @@ def prediction_cost(model: MotionPredictor, source: SceneReader) -> PredictionCo
     )
 
 
-def _links(model: MotionPredictor) -> dict[str, torch.Tensor]:
-    """Nonzero weights of every matrix of which a good part is zero: no dense training leaves exact zeros."""
-    nonzero = {name: parameter.detach() != 0 for name, parameter in model.named_parameters() if parameter.dim() > 1}
-    return {name: mask for name, mask in nonzero.items() if mask.numel() and 1 - mask.float().mean() >= MIN_ZERO_SHARE}
+def few_scenes_cost(model: MotionPredictor, source: SceneReader) -> tuple[EagerCost, int] | None:
+    """The cost of predicting all agents of a few scenes together, and how many they are; None without any.
+
+    Weights are named as in `TensorPredictor`: `model.` and then as in the model.
+    """
+    count = min(len(source), SCENES)
+    scenes = [source[index * len(source) // count] for index in range(count)]
+    view = model.config.view
+    parameter = next(model.parameters())
+    batch = collate(scenes, num_lidar_points=view.lidar_points_to_load).to(parameter.device)
+    agents = build_agent_batch(batch, view).to(dtype=parameter.dtype)
+    if not len(agents.center_type):
+        return None
+    masks = {f"model.{name}": mask for name, mask in zero_masks(model).items()}
+    training = model.training
+    try:
+        found = eager_cost(TensorPredictor(model).eval(), tensor_inputs(agents), masks)
+    finally:
+        model.train(training)
+    return found, len(agents.center_type)
+
+
+def count_links(model: MotionPredictor) -> tuple[int, int]:
+    """How many parameters there are, and how many of them are links (no zeros of a sparse layer)."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return parameters, parameters - sum(int((~mask).sum()) for mask in zero_masks(model).values())

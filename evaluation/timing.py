@@ -37,8 +37,16 @@ class Times:
 
     def ratio(self, name: str, reference: str) -> float:
         """Median over rounds of the time of `reference` over that of `name`: how many times faster `name` is."""
+        return float(np.median(self._ratios(name, reference)))
+
+    def ratio_quartiles(self, name: str, reference: str) -> tuple[float, float]:
+        """Half of the rounds have a `ratio` between these two."""
+        low, high = np.percentile(self._ratios(name, reference), (25, 75)).tolist()
+        return low, high
+
+    def _ratios(self, name: str, reference: str) -> list[float]:
         pairs = zip(self.seconds[reference], self.seconds[name], strict=False)
-        return float(np.median([other / own for other, own in pairs]))
+        return [other / own for other, own in pairs]
 
 
 def interleaved_times(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -107,12 +108,12 @@ def _line(name: str, shape: str, parameters: int, active: int, flops: tuple[int,
     return (name, shape, f"{parameters:,}", f"{active:,}", density, *(f"{count:,}" for count in flops))
 
 
-def cost(model: nn.Module, sample: object, masks: Mapping[str, Tensor] | None = None) -> Cost:
+def cost(model: nn.Module, sample: object, masks: Mapping[str, Tensor] | None = None, *, backward: bool = True) -> Cost:
     """Count the parameters and the FLOPs of one forward and one backward pass over `sample`.
 
     `sample`: what the model is called with: a tuple or list of positional arguments, a mapping of keyword arguments, or
     anything else as the single argument. `masks`: bool tensors by parameter name, such as `engine.masks`; parameters without
-    one are dense.
+    one are dense. `backward`: False leaves the backward pass out, whose costs are then 0.
 
     Operations are counted as they reach the kernels, with the formulas of `torch.utils.flop_counter`, so that the dense numbers
     are those of `FlopCounterMode`, in the mode (training or evaluation) that the model is in. The backward pass starts at every
@@ -133,7 +134,8 @@ def cost(model: nn.Module, sample: object, masks: Mapping[str, Tensor] | None = 
     formula for the backward pass of a grouped convolution counts dW as if there were no groups, and so does this. Products
     between activations, such as attention scores, stay dense and have a line of their own.
 
-    The model, its gradients, its buffers and torch's random state are left as they were. Costs the memory of one training step.
+    The model, its gradients, its buffers and torch's random state are left as they were. Takes the time and memory of one
+    training step, without `backward` those of one inference.
 
     Raises ValueError for a mask that fits no parameter by name or shape, TypeError for one that is not bool.
     """
@@ -142,14 +144,27 @@ def cost(model: nn.Module, sample: object, masks: Mapping[str, Tensor] | None = 
     active = {name: parameter.numel() for name, parameter in names.first.items()}
     for name, mask in (masks or {}).items():
         active[names.resolve(name, mask)] = int(mask.sum())
-    with unchanged(plain), torch.enable_grad(), _Counter(plain, names.first) as counter:
+    graph = torch.enable_grad() if backward else _without_graph()
+    with unchanged(plain), graph, _Counter(plain, names.first) as counter:
         output = call(plain, sample)
         counter.backward = True
         starts = [t for t in _tensors(output) if t.requires_grad]
         leaves = [t for t in (*plain.parameters(), *_tensors(sample)) if t.requires_grad]
-        if starts and leaves:
+        if backward and starts and leaves:
             torch.autograd.grad(starts, leaves, [torch.ones_like(t) for t in starts], allow_unused=True)
     return _report(names.first, active, counter.flops)
+
+
+@contextmanager
+def _without_graph() -> Iterator[None]:
+    """No gradients, and none of the fused layers that torch takes then, which have no formula."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _report(parameters: Mapping[str, Tensor], active: Mapping[str, int], counted: Mapping[tuple[bool, Weights], int]) -> Cost:

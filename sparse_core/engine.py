@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sparse_core import off_mask_step, saving
 from sparse_core.attachment import check_parameters, refuse_ranks_that_differ, watch_for_late_sharding
 from sparse_core.commit import commit
+from sparse_core.inputs import inputs_of
 from sparse_core.layer import LayerInput, Moment, Proposal, SparseLayer, context_of
 from sparse_core.method import Method
 from sparse_core.optimizer_state import clear_off_mask, stays_zero

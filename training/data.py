@@ -134,7 +134,13 @@ class SelectedScenes(Dataset[Scene]):
         return len(self.selection.rows)
 
     def __getitem__(self, index: int) -> Scene:
-        """One scene, reduced to its kept targets."""
+        """One scene as this epoch has it: vehicles dropped, mirrored."""
+        scene = self.as_read(index)
+        scene = self._without_dropped_vehicles(scene, index) if self.drop_vehicles else scene
+        return mirrored(scene) if self.mirror and self._draws(index, 2).random() < self.mirror else scene
+
+    def as_read(self, index: int) -> Scene:
+        """One scene as it was read, reduced to its kept targets."""
         scene = self._cache.get(index)
         if scene is None:
             kept = np.array(self.selection.targets[index], dtype=np.int64)
@@ -143,8 +149,7 @@ class SelectedScenes(Dataset[Scene]):
             if size <= self._room:
                 self._cache[index] = scene
                 self._room -= size
-        scene = self._without_dropped_vehicles(scene, index) if self.drop_vehicles else scene
-        return mirrored(scene) if self.mirror and self._draws(index, 2).random() < self.mirror else scene
+        return scene
 
     def _draws(self, index: int, purpose: int) -> np.random.Generator:
         """Random numbers of a scene in an epoch."""

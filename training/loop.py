@@ -27,6 +27,7 @@ from training.data import SelectedScenes, epoch_batches, load_batches, rank_shar
 from training.distributed import ALONE, Ranks, require_even_split
 from training.ema import WeightAverage
 from training.schedules import learning_rate
+from training.sparse_flops import prediction_flops
 from training.sparsify import SparseTraining
 from training.sparsity import Sparsity
 
@@ -166,7 +167,10 @@ class Trainer:
 
     def _sparse(self, sparsity: Sparsity) -> SparseTraining:
         total = self.length.total_steps(self.steps_per_epoch)
-        return SparseTraining(self.model, self.optimizer, sparsity, total_steps=total, seed=self.recipe.seed)
+        return SparseTraining(
+            self.model, self.optimizer, sparsity, total_steps=total, seed=self.recipe.seed,
+            count_flops=lambda: prediction_flops(self.model, self.scenes),
+        )  # fmt: skip
 
     @property
     def finished(self) -> bool:

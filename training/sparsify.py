@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 
 import sparse_core
-from limtr.encoder import LocalAttention
+from evaluation.sparse_layout import with_packed
 from limtr.predictor import MotionPredictor
 from sparse_core import SparseEngine, masks
-from sparse_core.targets import matching
+from sparse_core.report import Report
 from training.ema import WeightAverage
+from training.sparse_flops import PredictionFlops
+from training.sparse_start import begin_with_largest, trained_weights
 from training.sparsity import Sparsity
 
 _PREFIX = "sparse"
@@ -28,6 +31,7 @@ class SparseTraining:
         sparsity: how.
         total_steps: of the whole training; None if only the clock knows.
         seed: of everything random in it; the same on all ranks.
+        count_flops: counts the operations of a prediction; called once, when they are first told.
 
     Raises:
         ValueError: a time budget alone sets the training's length, and the method needs a last step; or, as `sparsify` says it,
@@ -42,6 +46,7 @@ class SparseTraining:
         *,
         total_steps: int | None,
         seed: int,
+        count_flops: Callable[[], PredictionFlops | None] = lambda: None,
     ) -> None:
         if total_steps is None:
             if sparsity.method != "static":
@@ -50,18 +55,22 @@ class SparseTraining:
                     "give --steps or --epochs"
                 )
             total_steps = 1
+        before = trained_weights(model) if sparsity.start == "magnitude" else {}
         self.engine: SparseEngine = sparse_core.sparsify(
             model,
             optimizer,
             sparsity.as_method(total_steps),
-            include=_with_packed(model, sparsity.include),
+            include=with_packed(model, sparsity.include),
             exclude=sparsity.exclude or None,
             density=sparsity.part_densities() or None,
             seed=seed,
         )
+        if before:
+            begin_with_largest(self.engine, model, before)
         if sparsity.scale_weights:
             sparse_core.scale_to_fan_in(model, self.engine.masks)
         self._weights = dict(model.named_parameters())
+        self._flops = cache(count_flops)
         self._take_stock()
 
     def _take_stock(self) -> None:
@@ -83,13 +92,17 @@ class SparseTraining:
             averaged.mul_(mask)
 
     def numbers(self) -> dict[str, float]:
-        """For the log: density, exploration, updates, and the share of links that changed since the last call."""
+        """For the log: density, exploration, updates, the share of links that changed since the last call, and FLOPs.
+
+        The first call counts operations, which takes the time of predicting a few scenes; later ones scale them by densities.
+        """
         report = self.engine.report()
         found = {
             "sparse_density": report.density,
             "sparse_exploration": report.exploration,
             "sparse_updates": float(self.engine.updates),
             "sparse_churn": 0.0,
+            **self._costs(report),
         }
         if self.engine.updates != self._updates_before:
             found["sparse_churn"] = masks.churn(self._before, self.engine.masks).total
@@ -136,23 +149,17 @@ class SparseTraining:
             "density": report.density,
             "exploration": report.exploration,
             "updates": report.updates,
+            **self._costs(report),
             "layers": {layer.name: round(layer.density, 6) for layer in report.layers},
         }
 
+    def _costs(self, report: Report) -> dict[str, float]:
+        """FLOPs of one agent's prediction, dense and at the links; nothing where no training scene has an agent to predict."""
+        flops = self._flops()
+        if flops is None:
+            return {}
+        densities = {layer.name: layer.links / math.prod(layer.shape) for layer in report.layers}
+        return {"dense_flops_per_agent": flops.dense, "sparse_flops_per_agent": flops.at(densities)}
+
     def _copied(self) -> dict[str, torch.Tensor]:
         return {name: mask.clone() for name, mask in self.engine.masks.items()}
-
-
-def _with_packed(model: MotionPredictor, patterns: Sequence[str]) -> list[str]:
-    """The patterns, and the full names of the packed attention projections that they match.
-
-    Those are bare parameters of `LocalAttention`, which `sparsify` makes sparse only when they are named in full.
-    """
-    packed = [f"{name}.in_proj_weight" for name, module in model.named_modules() if isinstance(module, LocalAttention)]
-    linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    found: list[str] = []
-    for pattern in patterns:
-        also = matching(pattern, packed)
-        # A pattern that matches nothing at all goes on to `sparsify`, which names near ones.
-        found += [pattern] * (bool(matching(pattern, linear)) or not also) + also
-    return list(dict.fromkeys(found))

@@ -12,6 +12,7 @@ from torch import nn
 import sparse_core
 from sparse_core import Method, Structure
 
+StartName = Literal["random", "magnitude"]
 MethodName = Literal[
     "static", "set", "rigl", "itop", "snfs", "mest", "gmp", "granet", "srigl", "dsr", "cht", "chts", "top-kast", "sr-ste"
 ]
@@ -37,6 +38,9 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "top-kast": sparse_core.TopKAST,
     "sr-ste": sparse_core.SRSTE,
 }
+_OWN_START = {"gmp": "all of them", "top-kast": "the largest weights", "sr-ste": "the largest weights"}
+_FALLING = ("rigl", "snfs", "srigl")
+"""Methods that do nothing but exchange links, at a rate that falls to 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class Sparsity:
     scale_weights: bool
     group: int
     backward: float | None
+    start: StartName
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -78,6 +83,10 @@ class Sparsity:
             raise ValueError(f"sparsity.backward is of top-kast, and the method is {self.method}: leave it out")
         if self.backward is not None and not self.density <= self.backward <= 1.0:
             raise ValueError(f"sparsity.backward must be from the density {self.density} to 1, is {self.backward}")
+        if self.start == "magnitude" and self.method in _OWN_START:
+            raise ValueError(
+                f"sparsity.start chooses the first links, and {self.method} begins with {_OWN_START[self.method]}: leave it out"
+            )
 
     def part_densities(self) -> dict[str, float]:
         """`parts` as densities by pattern.
@@ -103,7 +112,7 @@ class Sparsity:
         """The method of `sparse_core` for a training of so many optimizer steps.
 
         Raises:
-            ValueError: the training is too short for a single update.
+            ValueError: the training is too short for a single update, or for one that exchanges anything.
         """
         given: dict[str, Any] = {} if self.rate is None else {"rate": self.rate}
         if self.group > 1:
@@ -120,12 +129,18 @@ class Sparsity:
                 f"sparsity: the first update is due at step {self.every}, but links are fixed from step {end} of {total_steps}"
                 " on; lower --sparsity.every, raise --sparsity.until, or train longer"
             )
+        if self.method in _FALLING and end < 2 * self.every:
+            raise ValueError(
+                f"sparsity: the rate of {self.method} falls to 0 at its last update, and of {total_steps} steps only step "
+                f"{self.every} has one, so that no link would change; lower --sparsity.every, raise --sparsity.until, or train "
+                "longer"
+            )
         return _DYNAMIC[self.method](density=self.density, end=end, every=self.every, **given)
 
 
 DEFAULTS: Mapping[str, Any] = {
     "density": 0.3, "include": ("encoder.*",), "exclude": (), "parts": (), "every": 20, "rate": None, "until": 0.75,
-    "scale_weights": False, "group": 1, "backward": None,
+    "scale_weights": False, "group": 1, "backward": None, "start": "random",
 }  # fmt: skip
 
 
@@ -155,6 +170,9 @@ class SparsityOptions:
     """Every so many neighbouring inputs have the same number of links: with a density of 0.5, 4 is 2:4 [default: 1, free]."""
     backward: float | None = None
     """Share of the weights that train, links included; of top-kast [default: twice the density]."""
+    start: StartName | None = None
+    """The first links: random, or the largest weights of each layer (magnitude: where --init-from gives trained weights)
+    [default: random]."""
 
     def resolved(self, preset: Sparsity | None) -> Sparsity | None:
         """The preset's sparsity with these options in its place; None for a dense training.

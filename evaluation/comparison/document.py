@@ -37,7 +37,9 @@ def write_document(
         "## Cost",
         cost_table(comparison, context.costs).as_markdown(),
         "Times and memory are those of `limtr train` on this machine beside whatever else ran; CPU-seconds depend least on "
-        "that. FLOPs are those of the matrix products of a prediction.",
+        "that. FLOPs are those of the matrix products and of attention in the prediction of one agent. Where a variant is "
+        "sparse, links are its weights that are not zeros of a sparse layer, and FLOPs at the links leave those zeros out: "
+        "what kernels could save, not what was saved here, since masked layers compute their zeros.",
         "## Variants",
         "\n".join(_variant(variant) for variant in context.variants),
         "## How the intervals were made",

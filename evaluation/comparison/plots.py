@@ -86,15 +86,21 @@ def draw_differences(comparison: Comparison, path: Path) -> Path | None:
 
 
 def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -> Path:
-    """Quality (mean of classes, with its interval) over cost; the dashed line joins what nothing beats in both."""
+    """Quality (mean of classes, with its interval) over cost; the dashed line joins what nothing beats in both.
+
+    Operations are those of the links, which are all weights of a dense variant. Variants of one cost stand side by side.
+    """
     names = list(comparison.variants)
     figure, axes = new_figure(2, 2, width=10.5, height=7.5)
-    kinds = (("MFLOP per agent", [costs[name].flops_per_agent / 1e6 for name in names]),
+    some_sparse = any(costs[name].is_sparse for name in names)
+    flops_label = "MFLOP per agent" + (", of sparse variants at their links" if some_sparse else "")
+    kinds = ((flops_label, [costs[name].sparse_flops_per_agent / 1e6 for name in names]),
              ("training CPU-seconds", [costs[name].training_cpu_s for name in names]))  # fmt: skip
     for row, metric in enumerate(("minADE", "mAP")):
         column = METRIC_NAMES.index(metric)
         for panel, (label, spent) in zip(axes[row], kinds, strict=True):
-            reached = []
+            reached: list[float] = []
+            place = side_by_side(spent)
             for index, name in enumerate(names):
                 values = comparison.variants[name].values
                 estimate, low, high = (float(part[-1, -1, column]) for part in (values.estimate, values.low, values.high))
@@ -103,11 +109,11 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
                 if np.isnan(low):
                     low = high = estimate  # nothing is known of its spread
                 panel.errorbar(
-                    spent[index], estimate, yerr=[[estimate - low], [high - estimate]], fmt=marker, color=color, capsize=3,
+                    place[index], estimate, yerr=[[estimate - low], [high - estimate]], fmt=marker, color=color, capsize=3,
                     markersize=7,
                 )  # fmt: skip
             front = pareto_front(spent, reached, higher_is_better=metric in HIGHER_IS_BETTER)
-            panel.plot([spent[i] for i in front], [reached[i] for i in front], "--", color="#8a8f98", linewidth=1.2, zorder=0)
+            panel.plot([place[i] for i in front], [reached[i] for i in front], "--", color="#8a8f98", linewidth=1.2, zorder=0)
             panel.set_xlabel(label)
             panel.set_ylabel(
                 f"{NAMES[metric]}, {_what(comparison)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
@@ -120,6 +126,25 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
         title=f"{percent(level)} intervals of each variant alone, not of the paired differences",
     )  # fmt: skip
     return save_figure(figure, path)
+
+
+def side_by_side(spent: Sequence[float], *, near: float = 0.002, apart: float = 0.02) -> list[float]:
+    """Where to draw costs so that those of one size do not hide each other.
+
+    Args:
+        spent: costs.
+        near: costs that differ by less than this share of their span are of one size.
+        apart: distance between two of them, as a share of the span.
+    """
+    span = max(spent) - min(spent) or abs(max(spent)) or 1.0
+    place = list(spent)
+    left = sorted(range(len(spent)), key=lambda index: (spent[index], index))
+    while left:
+        group = [index for index in left if spent[index] - spent[left[0]] <= near * span]
+        left = left[len(group) :]
+        for number, index in enumerate(sorted(group)):
+            place[index] = spent[index] + (number - (len(group) - 1) / 2) * apart * span
+    return place
 
 
 def pareto_front(spent: Sequence[float], reached: Sequence[float], *, higher_is_better: bool) -> list[int]:
@@ -139,9 +164,9 @@ def _what(comparison: Comparison) -> str:
 
 
 def look_of(comparison: Comparison, name: str) -> tuple[str, str]:
-    """Colour and marker of a variant, the same in every picture."""
+    """Colour and marker of a variant, the same in every picture; no two of 36 variants look alike."""
     index = list(comparison.variants).index(name)
-    return COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
+    return COLORS[index % len(COLORS)], MARKERS[(index + index // len(COLORS)) % len(MARKERS)]
 
 
 def legend_of(comparison: Comparison, names: Sequence[str]) -> list[Any]:

@@ -57,18 +57,21 @@ def quality_table(comparison: Comparison) -> TextTable:
 
 
 def cost_table(comparison: Comparison, costs: Mapping[str, Cost]) -> TextTable:
-    """What each variant costs beside what it reaches (mean of classes)."""
+    """What each variant costs beside what it reaches (mean of classes); links and operations at them where one is sparse."""
+    some_sparse = any(costs[name].is_sparse for name in comparison.variants)
     rows = []
     for name, numbers in comparison.variants.items():
         cost = costs[name]
         mean = numbers.values.estimate[-1, -1]
+        links = (f"{cost.links:,}", f"{cost.sparse_flops_per_agent / 1e6:.1f}") if some_sparse else ()
         rows.append((
-            name, str(len(numbers.seeds)), f"{cost.parameters:,}", f"{cost.flops_per_agent / 1e6:.1f}", str(cost.steps),
+            name, str(len(numbers.seeds)), f"{cost.parameters:,}", f"{cost.flops_per_agent / 1e6:.1f}", *links, str(cost.steps),
             f"{cost.training_cpu_s:.0f}", f"{cost.training_wall_s:.0f}", f"{cost.peak_rss_bytes / 2**20:.0f}",
             *(_value(mean[METRIC_NAMES.index(metric)], metric) for metric in ("minADE", "mAP")),
         ))  # fmt: skip
-    head = ("variant", "seeds", "parameters", "MFLOP per agent", "steps", "training CPU s", "training wall s", "peak MiB",
-            "minADE [m]", "mAP")  # fmt: skip
+    links = ("links", "MFLOP at the links") if some_sparse else ()
+    head = ("variant", "seeds", "parameters", "MFLOP per agent", *links, "steps", "training CPU s", "training wall s",
+            "peak MiB", "minADE [m]", "mAP")  # fmt: skip
     return TextTable(head=head, rows=tuple(rows))
 
 

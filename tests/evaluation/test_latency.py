@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from torch import nn
 from evaluation import timing
 from evaluation.latency import LatencyConfig, run
 from evaluation.latency_cost import EagerCost, eager_cost, graph_flops
+from evaluation.sparse_layout import make_sparse
 from evaluation.timing import Times, interleaved_times, peak_memory_bytes
-from evaluation.zero_weights import prune_by_magnitude, zero_masks
+from evaluation.zero_weights import zero_masks
 from limtr.config import AttentionPath
 from limtr.encoder import LocalAttention
 from limtr.neighbors import nearest_tokens
+from tests.training.small import small_model
 
 
 def test_every_round_runs_everything_once_in_an_order_of_its_own() -> None:
@@ -91,6 +94,7 @@ def test_percentiles_and_ratios_are_of_complete_rounds() -> None:
     assert times.percentile("slow", 50) == 4.0
     assert times.ratio("fast", "slow") == 3.0
     assert times.ratio("slow", "slow") == 1.0
+    assert times.ratio_quartiles("fast", "slow") == (2.5, 3.5)
 
 
 def test_peak_memory_sees_what_a_call_holds() -> None:
@@ -131,22 +135,10 @@ def test_flops_of_sparse_weights_and_of_graphs_by_hand() -> None:
     mask[:, :5] = True
     found = eager_cost(model, {"input": torch.randn(3, 20)}, {"0.weight": mask})
     assert found == EagerCost(
-        parameters=200 + 10 + 50 + 5, active=50 + 10 + 50 + 5, dense=2 * 3 * (200 + 50), sparse=2 * 3 * (50 + 50)
-    )
+        parameters=200 + 10 + 50 + 5, active=50 + 10 + 50 + 5, dense=2 * 3 * (200 + 50), sparse=2 * 3 * (50 + 50),
+        by_weight={"0.weight": 2 * 3 * 200, "2.weight": 2 * 3 * 50},
+    )  # fmt: skip
     assert graph_flops(model, {"input": torch.randn(3, 20)}) == found.dense
-
-
-def test_pruned_weights_are_the_smallest_and_their_places_are_the_masks() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 10), nn.ReLU(), nn.Linear(10, 5))
-    before = model[0].weight.detach().clone()
-    assert zero_masks(model) == {}
-    prune_by_magnitude(model, 0.25)
-    masks = zero_masks(model)
-    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"0.weight": 50, "2.weight": 12}
-    kept = masks["0.weight"]
-    assert before[kept].abs().min() > before[~kept].abs().max()
-    assert torch.equal(model[0].weight[kept], before[kept])
 
 
 def test_the_benchmark_writes_every_number_and_names_what_it_left_out(
@@ -177,7 +169,39 @@ def test_the_benchmark_writes_every_number_and_names_what_it_left_out(
     assert content["model"]["active_parameters"] < content["model"]["parameters"]
     printed = capsys.readouterr().out
     assert "not run (--no-exported)" in printed
-    assert "sparse, where that was measured to be faster" in printed
+    for batch in (1, 2):
+        assert f"sparse weights, batch {batch}: each layer alone, all its calls" in printed
+    layers = {row["batch"]: row["layers"] for row in content["variants"] if row["weights"] == "sparse"}
+    assert not any(row["layers"] for row in content["variants"] if row["weights"] == "dense")
+    assert layers[1]
+    assert [layer["weight"] for layer in layers[1]] == [layer["weight"] for layer in layers[2]]
+    for layer in layers[2]:
+        if layer["weight"].endswith("in_proj_weight"):
+            assert layer["reason"] == "it belongs to LocalAttention, not to a plain Linear"
+        else:
+            assert layer["sparse"] == (layer["dense_s"] >= 1.5 * layer["sparse_s"])
+            assert layer["inputs"]
+
+
+def test_a_sparse_checkpoint_is_timed_as_it_is_and_not_made_sparse_again(tmp_path: Path) -> None:
+    model = small_model()
+    make_sparse(model, 0.2, ("encoder.*",), seed=0)
+    model.save(tmp_path / "model")
+    config = LatencyConfig(
+        checkpoint=tmp_path / "model", batch_size=1, agents=4, rounds=1, warm_up=1, exported=False, threads=1, device="cpu",
+        out=tmp_path / "latency.json",
+    )  # fmt: skip
+    assert run(config) == 0
+    content = json.loads((tmp_path / "latency.json").read_text())
+    (sparse,) = (row for row in content["variants"] if row["weights"] == "sparse")
+    masks = zero_masks(model)
+    assert {layer["weight"]: layer["density"] for layer in sparse["layers"]} == {
+        name: pytest.approx(float(mask.float().mean())) for name, mask in masks.items()
+    }
+    zeros = sum(int((~mask).sum()) for mask in masks.values())
+    assert content["model"]["parameters"] - content["model"]["active_parameters"] == zeros
+    with pytest.raises(ValueError, match="is sparse already; leave it out"):
+        run(replace(config, density=0.1))
 
 
 @pytest.mark.slow
@@ -199,8 +223,9 @@ def test_exported_graphs_are_timed_beside_the_model(model_folder: Path, tmp_path
         ({"preset": "tiny", "checkpoint": Path("x")}, "either --checkpoint or --preset"),
         ({"preset": "tiny", "rounds": 0}, "--rounds must be at least 1"),
         ({"preset": "tiny", "density": 1.5}, "--density must be between"),
+        ({"preset": "tiny", "include": ("encoder.*",)}, "--include says which weights --density makes sparse"),
     ],
-    ids=["neither", "both", "no rounds", "density"],
+    ids=["neither", "both", "no rounds", "density", "include alone"],
 )
 def test_wrong_options_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

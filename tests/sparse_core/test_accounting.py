@@ -242,6 +242,20 @@ class Output:
     extras: dict[str, list[Tensor]]
 
 
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_forward_pass_can_be_counted_alone(name: str) -> None:
+    make, shape, copies = CASES[name]
+    torch.manual_seed(0)
+    model, sample = make(), (torch.randn(shape),) * copies
+    masks = {key: torch.rand(value.shape) < 0.5 for key, value in model.named_parameters() if value.dim() > 1}
+    whole, alone = cost(model, sample, masks), cost(model, sample, masks, backward=False)
+    assert (alone.forward, alone.sparse_forward, alone.active) == (whole.forward, whole.sparse_forward, whole.active)
+    assert alone.backward == alone.sparse_backward == 0 < whole.backward
+    assert {row.name: row.forward for row in alone.weights} == {row.name: row.forward for row in whole.weights}
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch.is_grad_enabled()
+
+
 def test_samples_and_outputs_may_be_nested() -> None:
     class Nested(nn.Module):
         def __init__(self) -> None:

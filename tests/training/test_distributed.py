@@ -22,17 +22,22 @@ from tests.training.two_ranks import (
     HANG_LIMIT_S,
     NORM_MASK,
     PARTS,
+    RESUMED_METHODS,
     VALIDATION,
     bad_loss,
     checkpoint_tensors,
     normalised,
     rank_main,
     session_of,
+    sparse_result,
+    sparse_session,
+    taken_over,
     trained,
     trainer_of,
 )
 from training.distributed import ALONE, Ranks, local_device, require_even_split
 from training.rank_random import seed_rank
+from training.sparsity import MethodName
 from training.validation import rank_rows, validate
 
 RANKS = 2
@@ -104,6 +109,43 @@ def test_the_sparse_trainings_do_exchange_links(name: str, ranks: list[dict[str,
     assert ranks[0][name]["updates"] == 5
     longer = trained(CASES[name], ALONE, steps=1)
     assert any(not torch.equal(mask, ranks[0][name]["masks"][key]) for key, mask in longer["masks"].items())
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "sparsity" in case.options])
+def test_the_recipes_sparsity_is_that_of_one_process(name: str, ranks: list[dict[str, Any]]) -> None:
+    """Beside the comparison above: something happened to its masks, and averages lose links on every rank."""
+    method = CASES[name].options["sparsity"].method
+    for found in ranks:
+        run = found[name]
+        assert run["updates"] == (0 if method == "static" else 5)
+        changed = any(not torch.equal(mask, run["first masks"][key]) for key, mask in run["masks"].items())
+        assert changed == (method != "static")
+        assert any(key.startswith("encoder.") for key in run["masks"])
+        assert any(key.startswith("decoder.") for key in run["masks"])
+        for part in ("weights", "average") if run["average"] else ("weights",):
+            for key, mask in run["masks"].items():
+                assert not run[part][key][~mask].any()
+
+
+@pytest.mark.parametrize("method", RESUMED_METHODS)
+def test_a_sparse_run_can_change_the_number_of_its_ranks(
+    method: MethodName, folder: Path, ranks: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    straight = sparse_session(tmp_path / "straight", ALONE, method=method)
+    straight.run()
+    alone = sparse_result(straight)
+    copytree(folder / "runs" / f"{method} of two", tmp_path / "run")
+    with pytest.warns(UserWarning, match=r"made by 2 process\(es\) and 1 go on"):
+        by_one = taken_over(tmp_path / "run", ALONE, method=method)
+    by_two = [found["exchanged"][method] for found in ranks]
+    for found in (by_one, *by_two):
+        assert_same_tensors(found["masks"], alone["masks"])
+        assert distance(found["weights"], alone["weights"]) <= 1e-9
+        assert found["layers"] == alone["layers"]
+        assert found["numbers"] == pytest.approx(alone["numbers"])
+    assert_same_tensors(by_two[0]["weights"], by_two[1]["weights"])
+    assert alone["numbers"]["updates"] == 3
+    assert 0 < alone["numbers"]["sparse_flops_per_agent"] < alone["numbers"]["dense_flops_per_agent"]
 
 
 def test_some_steps_leave_a_rank_without_lidar_without_targets_or_without_a_scene(ranks: list[dict[str, Any]]) -> None:

@@ -9,11 +9,15 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from evaluation import zero_weights
+from evaluation.prediction_cost import prediction_cost
 from limtr.predictor import MotionPredictor
 from sparse_core import masks
-from tests.training.small import assert_same_tensors, recipe, session
+from tests.training.small import assert_same_tensors, recipe, session, small_model
+from training import loop
 from training.config import Recipe
 from training.session import Session
+from training.sparse_flops import prediction_flops
 from training.sparsity import DEFAULTS, MethodName, Sparsity, SparsityOptions
 
 
@@ -134,6 +138,61 @@ def test_the_log_tells_density_exploration_and_churn(tmp_path: Path) -> None:
     assert told[1]["sparse_churn"] > 0.0
     assert told[0]["sparse_exploration"] < told[1]["sparse_exploration"] == told[2]["sparse_exploration"]
     assert made.summary()["sparse"]["density"] == pytest.approx(told[-1]["sparse_density"])  # type: ignore[index]
+
+
+def test_the_log_tells_the_operations_of_a_prediction_at_the_present_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+
+    def counting(*arguments: Any) -> Any:
+        counted.append(arguments)
+        return prediction_flops(*arguments)
+
+    monkeypatch.setattr(loop, "prediction_flops", counting)
+    made = session(tmp_path, sparse_recipe("gmp"))
+    scenes = made.trainer.scenes
+    made.trainer.run(on_step=lambda numbers: None, on_epoch=lambda: None)
+    assert not counted  # not in a step
+    told = [made.trainer.sparse.numbers() for _ in range(3)][-1]  # type: ignore[union-attr]
+    assert len(counted) == 1
+    monkeypatch.setattr(zero_weights, "MIN_ZERO_SHARE", 1e-9)  # else layers with hardly a zero count as dense there
+    expected = prediction_cost(made.trainer.model, [scenes.as_read(index) for index in range(len(scenes))])
+    assert expected is not None
+    assert expected.links < expected.parameters
+    assert told["dense_flops_per_agent"] == pytest.approx(expected.flops)
+    assert told["sparse_flops_per_agent"] == pytest.approx(expected.sparse_flops, rel=1e-6)
+    assert made.trainer.model.training
+    events = [json.loads(line) for line in trained_log(tmp_path / "log", sparse_recipe("gmp"))]
+    flops = [event["sparse_flops_per_agent"] for event in events]
+    assert flops[0] == events[0]["dense_flops_per_agent"] > flops[-1]
+    assert flops[-1] == pytest.approx(told["sparse_flops_per_agent"])
+
+
+def trained_log(run: Path, wanted: Recipe) -> list[str]:
+    trained(run, wanted)
+    return [line for line in (run / "log.jsonl").read_text().splitlines() if "sparse_density" in line]
+
+
+def test_telling_the_operations_changes_nothing_in_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = trained(tmp_path / "telling", sparse_recipe())
+    monkeypatch.setattr(loop, "prediction_flops", lambda *arguments: None)
+    silent = trained(tmp_path / "silent", sparse_recipe())
+    assert "sparse_flops_per_agent" in telling.trainer.sparse.numbers()  # type: ignore[union-attr]
+    assert "sparse_flops_per_agent" not in silent.trainer.sparse.numbers()  # type: ignore[union-attr]
+    assert_same_tensors(dict(telling.trainer.model.state_dict()), dict(silent.trainer.model.state_dict()))
+
+
+def test_operations_are_of_the_scenes_as_they_were_read_whatever_the_epoch_drew(tmp_path: Path) -> None:
+    scenes = session(tmp_path, recipe(steps=4, mirror=0.5, drop_vehicles=0.9)).trainer.scenes
+    found = []
+    for scenes.epoch in range(3):
+        found.append(prediction_flops(small_model(), scenes))
+    assert found[0] is not None
+    assert found[0] == found[1] == found[2]
+    assert found[0].at({}) == found[0].dense
+    name = "encoder.layers.0.linear1.weight"
+    assert found[0].at({name: 0.25}) == pytest.approx(found[0].dense - 0.75 * found[0].by_weight[name])
 
 
 def test_churn_is_the_share_of_links_that_changed_since_the_last_line(tmp_path: Path) -> None:

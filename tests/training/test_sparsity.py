@@ -96,3 +96,11 @@ def test_groups_and_what_trains_off_the_mask_reach_the_method() -> None:
 def test_a_training_too_short_for_an_update_is_told() -> None:
     with pytest.raises(ValueError, match="first update is due at step 20, but links are fixed from step 7 of 10"):
         sparsity(every=20).as_method(10)
+
+
+@pytest.mark.parametrize("name", ["rigl", "snfs"])
+def test_a_training_in_which_no_link_would_change_is_told(name: MethodName) -> None:
+    with pytest.raises(ValueError, match="falls to 0 at its last update, and of 40 steps only step 20 has one"):
+        sparsity(method=name, every=20).as_method(40)
+    assert sparsity(method=name, every=15).as_method(40).rate_at(15) > 0.0
+    assert sparsity(method="set", every=20).as_method(40).rate_at(20) > 0.0

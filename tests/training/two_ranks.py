@@ -27,9 +27,10 @@ from tests.training.small import recipe, small_config
 from training.checkpoint import CheckpointStore
 from training.config import Recipe
 from training.data import SelectedScenes, select
-from training.distributed import RankLostError, Ranks, naming_lost_ranks
+from training.distributed import ALONE, RankLostError, Ranks, naming_lost_ranks
 from training.loop import NonFiniteLossError, Trainer
 from training.session import Session
+from training.sparsity import MethodName, SparsityOptions
 from training.validation import validate
 
 STEPS = 20
@@ -69,12 +70,28 @@ def evolutionary() -> sparse_core.Method:
     return sparse_core.SET(density=0.5, every=3, end=15)
 
 
+RECIPE_SPARSITY: dict[str, Any] = {
+    "density": 0.3, "every": 3, "include": ("encoder.*", "decoder.*"), "exclude": ("decoder.*.sa_*",),
+    "parts": ("decoder.*=0.5",),
+}  # fmt: skip
+"""All queries begin with the same content, so that it does not matter whom they attend to in the first decoder layer, the only
+one here: the gradients of that attention's queries and keys are nothing but rounding, and so are links that grow by them."""
+
 CASES = {
     "halves, and a last batch of three": Case({"batch_size": 4}),
     "float32": Case({"batch_size": 4}, dtype=torch.float32),
     "RigL in float32": Case({"batch_size": 4}, method=rigl, dtype=torch.float32, adam_eps=1e-5),
     "RigL, accumulated": Case({"batch_size": 2, "accumulate": 2}, method=rigl),
     "SET": Case({"batch_size": 4}, method=evolutionary),
+    "RigL of the recipe": Case(
+        {"batch_size": 4, "ema_decay": 0.9, "sparsity": SparsityOptions(method="rigl", start="magnitude", **RECIPE_SPARSITY)}
+    ),
+    "SET of the recipe": Case(
+        {"batch_size": 4, "sparsity": SparsityOptions(method="set", **{**RECIPE_SPARSITY, "exclude": ()})}
+    ),
+    "static of the recipe": Case(
+        {"batch_size": 4, "sparsity": SparsityOptions(method="static", **{**RECIPE_SPARSITY, "exclude": ()})}
+    ),
     "a rank without a scene, or without LiDAR": Case({"batch_size": 2, "ema_decay": 0.9}, num_scenes=5, adam_eps=1e-5, steps=8),
     "a rank without targets, accumulated": Case(
         {"batch_size": 2, "accumulate": 2, "drop_vehicles": 0.8}, adam_eps=1e-5, steps=8
@@ -116,6 +133,9 @@ def trained(case: Case, ranks: Ranks, *, steps: int | None = None) -> dict[str, 
     engine = None
     if case.method is not None:
         engine = sparse_core.sparsify(trainer.model, trainer.optimizer, case.method(), seed=3)
+    elif trainer.sparse is not None:
+        engine = trainer.sparse.engine
+    first_masks = {} if engine is None else {name: mask.clone() for name, mask in engine.masks.items()}
     begun = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     numbers_of: list[dict[str, float]] = []
     read: list[list[tuple[int, bool]]] = []
@@ -139,6 +159,7 @@ def trained(case: Case, ranks: Ranks, *, steps: int | None = None) -> dict[str, 
         "weights": {name: value.detach().clone() for name, value in trainer.model.named_parameters()},
         "buffers": {name: value.clone() for name, value in trainer.model.named_buffers()},
         "average": {} if trainer.average is None else trainer.average.average,
+        "first masks": first_masks,
         "masks": {} if engine is None else {name: mask.clone() for name, mask in engine.masks.items()},
         "updates": 0 if engine is None else engine.updates,
     }
@@ -168,8 +189,10 @@ def normalised(ranks: Ranks, rows: slice, use_mask: bool, *, compiled: bool = Fa
     }  # fmt: skip
 
 
-def session_of(run: Path, wanted: Recipe, ranks: Ranks, *, seed: int = 0, dropout: float = 0.3) -> Session:
-    trainer = trainer_of(wanted, ranks, dropout=dropout, seed=seed)
+def session_of(
+    run: Path, wanted: Recipe, ranks: Ranks, *, seed: int = 0, dropout: float = 0.3, dtype: torch.dtype = torch.float32
+) -> Session:
+    trainer = trainer_of(wanted, ranks, dropout=dropout, seed=seed, dtype=dtype)
     torch.manual_seed(1000 + ranks.rank)
     source: SceneReader = VALIDATION
     return Session(
@@ -211,6 +234,72 @@ def resumed(folder: Path, ranks: Ranks) -> dict[str, Any]:
         "validation": dict(second.metrics),
         "straight validation": dict(straight.metrics),
     }
+
+
+def sparse_session(run: Path, ranks: Ranks, *, method: MethodName, seed: int = 0) -> Session:
+    """A sparse training in float64 without dropout, which any number of ranks make alike."""
+    wanted = recipe(
+        steps=12, batch_size=2, learning_rate=LEARNING_RATE, sparsity=SparsityOptions(method=method, **RECIPE_SPARSITY)
+    )
+    return session_of(run, wanted, ranks, seed=seed, dropout=0.0, dtype=torch.float64)
+
+
+RESUMED_METHODS: tuple[MethodName, ...] = ("rigl", "set")
+STOPPED_AT = 5
+
+
+def stopped(session: Session) -> None:
+    """Train until an interrupt between two updates."""
+    session.trainer.interrupt.stop_file = Stopping(session)  # type: ignore[assignment]
+    session.run()
+    assert session.trainer.position.step == STOPPED_AT
+
+
+class Stopping:
+    """Stands for a stop file that appears during a step."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def exists(self) -> bool:
+        return self.session.trainer.position.step == STOPPED_AT - 1
+
+
+def taken_over(run: Path, ranks: Ranks, *, method: MethodName) -> dict[str, Any]:
+    """A run that others were stopped in, gone on with by these ranks: weights, masks and what is told of them."""
+    session = sparse_session(run, ranks, method=method, seed=99)
+    latest = ranks.from_first(session.store.latest())
+    assert latest is not None
+    session.restore(latest)
+    session.run()
+    return sparse_result(session)
+
+
+def sparse_result(session: Session) -> dict[str, Any]:
+    sparse = session.trainer.sparse
+    assert sparse is not None
+    numbers = sparse.summary()
+    return {
+        "weights": {name: value.detach().clone() for name, value in session.trainer.model.named_parameters()},
+        "masks": {name: mask.clone() for name, mask in sparse.engine.masks.items()},
+        "layers": numbers.pop("layers"),
+        "numbers": numbers,
+    }
+
+
+def begun_by_one(folder: Path) -> None:
+    """Runs that one process is stopped in."""
+    for method in RESUMED_METHODS:
+        stopped(sparse_session(folder / f"{method} of one", ALONE, method=method))
+
+
+def exchanged(folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """Runs that these ranks are stopped in, and what they make of those that one process began."""
+    found = {}
+    for method in RESUMED_METHODS:
+        stopped(sparse_session(folder / f"{method} of two", ranks, method=method))
+        found[method] = taken_over(folder / f"{method} of one", ranks, method=method)
+    return found
 
 
 def bad_loss(ranks: Ranks) -> str:
@@ -293,6 +382,8 @@ def rank_main(rank: int, count: int, folder: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     here = Path(folder)
+    if rank == 0:
+        begun_by_one(here / "runs")  # before there is a group, which batch norms would ask
     with group(rank, count, f"{folder}/meeting", 200.0) as ranks:
         found: dict[str, Any] = {name: trained(case, ranks) for name, case in CASES.items()}
         for use_mask in (False, True):
@@ -300,6 +391,7 @@ def rank_main(rank: int, count: int, folder: str) -> None:
                 found[f"norm {name} {use_mask}"] = normalised(ranks, parts[rank], use_mask)
         found["norm compiled"] = normalised(ranks, PARTS["uneven"][rank], use_mask=True, compiled=True)
         found["resumed"] = resumed(here / "runs", ranks)
+        found["exchanged"] = exchanged(here / "runs", ranks)
         found["bad loss"] = bad_loss(ranks)
         found["prepared"] = unprepared(ranks)
         torch.save(found, here / f"{rank}.pt")

@@ -41,7 +41,10 @@ class MadeCommands:
             raise perform.RunFailedError(f"`limtr {verb}` ended with status 1; its log is {run.log}")
         if verb == "train":
             torch.manual_seed(0)
-            MotionPredictor(small_config()).save(run.training)
+            model = MotionPredictor(small_config())
+            if "--sparsity.method" in words:
+                model.encoder.layers[0].linear1.weight.data[::2] = 0.0
+            model.save(run.training)
             write_json(run.training / "report.json", {"results": {"position": {"step": 4, "elapsed_s": 2.0}}})
         else:
             scores = made_scores(self.num_scenes, model_seed=run.seed, gain_m=self.gain_m.get(run.variant, 0.0))

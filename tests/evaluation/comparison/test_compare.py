@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.compare import CompareConfig, run
-from evaluation.comparison import perform
+from evaluation.comparison import perform, plots
 from evaluation.comparison.plots import pareto_front
 from evaluation.comparison.results import why_order_differs
 from evaluation.comparison.variants import read_variants
@@ -57,6 +57,7 @@ def test_a_comparison_finds_the_better_variant_and_writes_everything(
     assert two["cost"]["flops_per_agent"] > 0
     text = (tmp_path / "out" / "compare.md").read_text()
     assert said in text
+    assert "MFLOP at the links" not in text  # no variant is sparse
     assert "all variants see the training scenes in one order" in text
     looked, excluded = results["intervals_looked_at"], results["intervals_excluding_zero"]
     assert (looked, excluded) == (20, len(two["verdicts"]))
@@ -65,6 +66,32 @@ def test_a_comparison_finds_the_better_variant_and_writes_everything(
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
     assert json.loads((tmp_path / "out" / "report.json").read_text())["verb"] == "compare"
+
+
+def test_links_and_operations_at_them_stand_beside_the_dense_cost(
+    commands: MadeCommands, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels = {}
+
+    def save(figure, path):  # type: ignore[no-untyped-def]
+        panels[path.name] = figure.axes
+        return path
+
+    monkeypatch.setattr(plots, "save_figure", save)
+    files = write_variants(tmp_path, one="{steps: 40}", two="{steps: 40, sparsity: {method: static, density: 0.5}}")
+    assert run(compare(files, data, tmp_path / "out")) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    one, two = (results["variants"][name]["cost"] for name in ("one", "two"))
+    assert one["links"] == one["parameters"] == two["parameters"] > two["links"]
+    assert one["sparse_flops_per_agent"] == one["flops_per_agent"] == two["flops_per_agent"] > two["sparse_flops_per_agent"] > 0
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert f"| two | 2 | {two['parameters']:,} | " in text
+    assert f" | {two['links']:,} | {two['sparse_flops_per_agent'] / 1e6:.1f} | 4 |" in text
+    assert "MFLOP at the links" in capsys.readouterr().out
+    panel = panels["pareto.png"][0]
+    assert panel.get_xlabel() == "MFLOP per agent, of sparse variants at their links"
+    drawn = {round(float(line.get_xdata()[0]), 6) for line in panel.lines if line.get_marker() in ("o", "s")}
+    assert drawn == {round(cost["sparse_flops_per_agent"] / 1e6, 6) for cost in (one, two)}
 
 
 def test_classes_can_be_compared_alone(
