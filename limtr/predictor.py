@@ -174,7 +174,8 @@ class MotionPredictor(nn.Module):
         """Start from the weights of another model where name and shape agree; returns a report of what was not taken.
 
         The source may be ours (file, folder or run) or a reference checkpoint (`.pth`, `.ckpt`), MTR into LiMTR included: the
-        input of the centre agent's projection, which LiMTR widens by the LiDAR feature, is then taken for MTR's part.
+        input of the centre agent's projection, which LiMTR widens by the LiDAR feature, is then taken for MTR's part, and the
+        weights of the LiDAR feature begin at zero.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -197,6 +198,7 @@ class MotionPredictor(nn.Module):
                 elif name == "decoder.center_projection.0.weight" and target.shape[0] == value.shape[0]:
                     width = min(target.shape[1], value.shape[1])
                     target[:, :width] = value[:, :width]
+                    target[:, width:] = 0.0  # what is new says nothing yet: the model starts as the other one ended
                     report["widened"] += 1
                 else:
                     skipped.append(name)

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Does LiDAR help? Data, a common start and a comparison per lead of the simulator's cue and class; run again, it goes on where it was.
-# usage: benchmarks/lidar/study.sh OUT LEAD CLASS...      (LIMTR: the command; OPTIONS: further options of limtr compare)
+# usage: benchmarks/lidar/study.sh OUT LEAD CLASS...      (LIMTR, PYTHON: the commands; OPTIONS: further options of limtr compare)
 # for example: study.sh OUT 2 pedestrian cyclist vehicle; study.sh OUT 0 pedestrian
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 limtr=${LIMTR:-limtr}
+python=${PYTHON:-python}
 mkdir -p "$1"
 cd "$1"
 lead=$2
@@ -24,9 +25,12 @@ if [ ! -f base.done ]; then
   touch base.done
 fi
 for class in "$@"; do
+  start=lead$lead/$class-start.safetensors
+  [ -f "$start" ] ||
+    $python "$here/encoder.py" "lead$lead/shards" --kind "$class" --start base --save "$start"
   for variant in mtr limtr; do
-    sed "s/CLASS/$class/" "$here/$variant.yaml" > "$class-$variant.yaml"
+    sed "s/CLASS/$class/; s#START#$start#" "$here/$variant.yaml" > "lead$lead/$class-$variant.yaml"
   done
-  $limtr compare --config "$class-mtr.yaml" "$class-limtr.yaml" --seeds 5 --classes "$class" --data "lead$lead/shards" \
+  $limtr compare --config "lead$lead/$class-mtr.yaml" "lead$lead/$class-limtr.yaml" --seeds 5 --classes "$class" --data "lead$lead/shards" \
     --out "lead$lead/$class" ${OPTIONS:-}
 done

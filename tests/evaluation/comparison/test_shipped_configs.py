@@ -22,11 +22,12 @@ STUDIES = {
 def test_a_study_compares_variants_that_can_be_read_and_see_the_scenes_in_one_order(tmp_path: Path, study: str) -> None:
     script, words, comparisons = STUDIES[study]
     (tmp_path / "shards").mkdir()
+    (tmp_path / "out" / "lead2").mkdir(parents=True)
     noted = tmp_path / "calls.txt"
     recorder = tmp_path / "limtr"
     recorder.write_text(f'#!/bin/sh\necho "$@" >> {noted}\n')
     recorder.chmod(0o755)
-    environment = {**os.environ, "LIMTR": str(recorder)}
+    environment = {**os.environ, "LIMTR": str(recorder), "PYTHON": str(recorder)}
     subprocess.run(["sh", str(script), "out", *words], cwd=tmp_path, env=environment, check=True)
     calls = [line.split() for line in noted.read_text().splitlines()]
     configs = [tyro.cli(CompareConfig, args=call[1:]) for call in calls if call[0] == "compare"]
