@@ -122,7 +122,7 @@ def test_limtr_starts_from_an_mtr_checkpoint(tmp_path: Path, suffix: str) -> Non
     for name, value in source.state_dict().items():
         if name == "decoder.center_projection.0.weight":
             assert torch.equal(after[name][:, :8], value)
-            assert torch.equal(after[name][:, 8:], before[name][:, 8:])
+            assert not after[name][:, 8:].any()  # the LiDAR feature says nothing yet
         elif name != "intention_points" or suffix == "folder":
             assert torch.equal(after[name], value), name
     assert torch.equal(
