@@ -64,7 +64,7 @@ def draw(found: Found, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(12.5, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     leads = sorted({lead for _, lead in found})
     for panel, (metric, title, _) in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
@@ -85,7 +85,7 @@ def draw(found: Found, path: Path) -> None:
         panel.set_xlabel("lead of the cue")
         panel.grid(axis="y", color="#e3e6ea")
     figure.axes[0].set_ylabel("with LiDAR, % of without")
-    figure.axes[0].legend(fontsize=8)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(CLASSES), fontsize=9)
     figure.savefig(path, dpi=110)
 
 
