@@ -38,7 +38,10 @@ class SceneScores:
 
     def of_types(self, kinds: Sequence[ObjectType]) -> SceneScores:
         """The objects of these types alone, in the same scenes."""
-        kept = np.isin(self.rows["object_type"], [int(kind) for kind in kinds])
+        return self.only(np.isin(self.rows["object_type"], [int(kind) for kind in kinds]))
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> SceneScores:
+        """These objects (n,) alone, in the same scenes."""
         rows = {name: values[kept] for name, values in self.rows.items()}
         return replace(self, scene=self.scene[kept], object_id=self.object_id[kept], rows=rows)
 

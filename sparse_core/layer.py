@@ -103,10 +103,7 @@ class SparseLayer:
 
     def allowed_units(self) -> Tensor:
         """(groups, units) bool: where links may exist."""
-        grid = self.grid
-        if grid.allowed is not None:
-            return grid.allowed
-        return torch.ones(grid.groups, grid.units, dtype=torch.bool, device=self.mask.device)
+        return self.grid.allowed_units(self.mask.device)
 
     @property
     def moving(self) -> Tensor:

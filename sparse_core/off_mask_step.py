@@ -162,7 +162,7 @@ def _choose_moving(layer: SparseLayer, kept: OffMaskWeights, method: Method, ste
     else:
         grid = layer.grid
         active = grid.units_of(layer.mask)
-        idle = ~active if grid.allowed is None else grid.allowed & ~active
+        idle = layer.allowed_units() & ~active
         counts = (idle.sum(dim=1).to(torch.float64) * share + 0.5).floor().to(torch.int64)
         chosen = take_largest(grid.scores_of(magnitude(layer.dense_weight())), idle, counts).taken
         kept.moving.copy_(grid.mask_of(active | chosen))

@@ -292,6 +292,12 @@ class Grid:
         """Units per group, allowed or not."""
         return self.grid[0] * self.grid[1] // self.groups
 
+    def allowed_units(self, device: torch.device) -> Tensor:
+        """(groups, units) bool: where links may exist."""
+        if self.allowed is not None:
+            return self.allowed
+        return torch.ones(self.groups, self.units, dtype=torch.bool, device=device)
+
     def room(self) -> list[int]:
         """Allowed units of each group."""
         return list(self._room)

@@ -135,8 +135,7 @@ def _best(work: list[LayerWork], method: Method, moment: Moment) -> list[LayerPl
         assert kept is not None
         if kept.counts is None or kept.counts[0] is not target:
             kept.counts = (target, one.on_device(target))
-        candidates = torch.ones_like(one.active) if grid.allowed is None else grid.allowed
-        chosen = take_largest(one.score(method.grow, "grow"), candidates, kept.counts[1])
+        chosen = take_largest(one.score(method.grow, "grow"), one.layer.allowed_units(), kept.counts[1])
         mask = grid.mask_of(chosen.taken)
         facts += [
             chosen.not_finite.to(work[0].active.device),

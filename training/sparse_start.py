@@ -33,8 +33,9 @@ def begin_with_largest(engine: SparseEngine, model: nn.Module, weights: Mapping[
         size = weights[name].abs()
         grid = engine.method.structure.fit(name, tuple(size.shape), size.device)
         scores = grid.scores_of(size if size.dtype == torch.float64 else size.float())
-        allowed = torch.ones_like(scores, dtype=torch.bool) if grid.allowed is None else grid.allowed
-        taken = take_largest(scores, allowed, torch.tensor(layer["counts"], device=scores.device)).taken
+        taken = take_largest(
+            scores, grid.allowed_units(scores.device), torch.tensor(layer["counts"], device=scores.device)
+        ).taken
         layer["mask"] = layer["explored"] = pack(grid.mask_of(taken))
     named = dict(model.named_parameters())
     with torch.no_grad():

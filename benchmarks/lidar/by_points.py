@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from evaluation.comparison.analyse import Comparison, analyse
 from evaluation.resampling import CLASSES
@@ -51,12 +49,6 @@ def points_of_objects(shards: Path, split: str) -> dict[tuple[str, int], int]:
             points = 0 if scene.lidar is None else int(scene.lidar.count_in_box[position, scene.current_step])
             counts[scene.scenario_id, int(scene.track_id[track])] = points
     return counts
-
-
-def some(scores: SceneScores, kept: npt.NDArray[np.bool_]) -> SceneScores:
-    """These objects alone, in the same scenes."""
-    rows = {name: values[kept] for name, values in scores.rows.items()}
-    return replace(scores, scene=scores.scene[kept], object_id=scores.object_id[kept], rows=rows)
 
 
 def line(title: str, comparison: Comparison, row: int, objects: int) -> str:
@@ -97,7 +89,7 @@ def main() -> None:
         scores: dict[str, dict[int, SceneScores]] = defaultdict(dict)
         for name, seeds in runs.items():
             for seed, item in seeds.items():
-                scores[name][seed] = some(item.of_types([ObjectType[kind]]), inside)
+                scores[name][seed] = item.of_types([ObjectType[kind]]).only(inside)
         print(line(title, analyse(scores, num_resamples=2000, level=0.95, seed=0), row, int(inside.sum())), flush=True)
 
 

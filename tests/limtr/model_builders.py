@@ -127,3 +127,12 @@ def with_garbage(batch: AgentBatch, value: float) -> AgentBatch:
         assert batch.lidar_mask is not None
         spoilt["lidar_points"] = spoil(batch.lidar_points, batch.lidar_mask)
     return replace(batch, **spoilt)
+
+
+def one_layer_config() -> ModelConfig:
+    """Tracing takes a while per layer: one of each kind shows what can break."""
+    config = small_config()
+    return replace(
+        config, encoder=replace(config.encoder, num_layers=1), decoder=replace(config.decoder, num_layers=1), num_modes=2,
+        nms_distance_m=(0.0, 1.0, 50.0),
+    )  # fmt: skip

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from limtr.config import ModelConfig
 from limtr.export import callable_of, export_predictor, tensor_inputs
 from limtr.loss import compute_loss
 from limtr.predictor import MotionPredictor
-from tests.limtr.model_builders import random_batch, small_config, with_garbage
-
-
-def one_layer_config() -> ModelConfig:
-    """Tracing takes a while per layer: one of each kind shows what can break."""
-    config = small_config()
-    return replace(
-        config, encoder=replace(config.encoder, num_layers=1), decoder=replace(config.decoder, num_layers=1), num_modes=2,
-        nms_distance_m=(0.0, 1.0, 50.0),
-    )  # fmt: skip
+from tests.limtr.model_builders import one_layer_config, random_batch, with_garbage
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,3 +96,22 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+def through_a_file(state: Any) -> Any:
+    """What comes back of a state that is saved and loaded."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def require_exact_density(method: Method) -> None:
+    """A training of ten steps, after each of which the links are as many as the method's density says."""
+    run = training(mlp(6, 24, 24, 5), method)
+    size = sum(mask.numel() for mask in run.engine.masks.values())
+    for step, batch in enumerate(batches(10, 8, 6, 5), start=1):
+        run.step(batch)
+        wanted = run.engine.method.density_at(step)
+        assert wanted is not None
+        assert sum(int(mask.sum()) for mask in run.engine.masks.values()) == round(wanted * size)

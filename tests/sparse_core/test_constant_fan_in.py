@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import sparse_core as sc
 from sparse_core import Method, Structure, schedules
 from sparse_core.constant_fan_in import ConstantFanIn, Exchange, choose_rows
-from tests.sparse_core.small_trainings import Training, batches, copied, mlp, same, training
+from tests.sparse_core.small_trainings import Training, batches, copied, mlp, require_exact_density, same, training
 
 Links = set[tuple[int, int]]
 
@@ -265,13 +265,7 @@ def test_what_is_ablated_is_left_out_of_the_cost_and_of_sparse_layers() -> None:
 
 
 def test_a_density_that_falls_is_exact() -> None:
-    run = training(mlp(6, 24, 24, 5), sc.SRigL(schedules.Cubic(1.0, 0.2), end=10, every=1))  # type: ignore[arg-type]
-    size = sum(mask.numel() for mask in run.engine.masks.values())
-    for step, batch in enumerate(batches(10, 8, 6, 5), start=1):
-        run.step(batch)
-        wanted = run.engine.method.density_at(step)
-        assert wanted is not None
-        assert sum(int(mask.sum()) for mask in run.engine.masks.values()) == round(wanted * size)
+    require_exact_density(sc.SRigL(schedules.Cubic(1.0, 0.2), end=10, every=1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

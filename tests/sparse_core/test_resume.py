@@ -17,7 +17,7 @@ from sparse_core import Method, Structure, scores
 from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.schedules import Linear
 from sparse_core.threshold import Threshold
-from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, preset, same, training
+from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, preset, same, through_a_file, training
 
 DATA = batches(16, 8, 6, 5)
 EVERY = 3
@@ -26,13 +26,6 @@ PARTS = ("model", "optimizer", "engine")
 
 def started(method: Method, optimizer: str, dropout: float, seed: int = 0, model_seed: int = 0, **options: object) -> Training:
     return training(mlp(6, 12, 5, dropout=dropout, seed=model_seed), method, optimizer, seed, **options)
-
-
-def through_a_file(state: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def saved(run: Training) -> dict[str, Any]:

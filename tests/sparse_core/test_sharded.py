@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from tests.sparse_core.sharded_trainings import (
     trained,
     weights,
 )
-from tests.sparse_core.small_trainings import copied, preset, same
+from tests.sparse_core.small_trainings import copied, preset, same, through_a_file
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},
@@ -43,13 +42,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Adadelta": ("SET", {"optimizer": "Adadelta"}),
 }
 FAST = ("SET", "Static", "GMP", "rows-RigL", "2:4-RigL", "in two parts", "mixed-global")
-
-
-def through_a_file(state: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def resumed(name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 import sparse_core as sc
 from sparse_core import Method, Structure, schedules, scores
 from sparse_core.threshold import Threshold, count_below
-from tests.sparse_core.small_trainings import Training, batches, copied, mlp, same, training
+from tests.sparse_core.small_trainings import Training, batches, copied, mlp, require_exact_density, same, training
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,7 @@ def test_layers_of_given_density_neither_give_nor_take() -> None:
 
 def test_a_density_that_falls_or_rises_is_exact() -> None:
     for change in (schedules.Cubic(0.8, 0.2), schedules.Linear(0.2, 0.6)):
-        run = training(mlp(6, 24, 24, 5), sc.DSR(change, end=10, every=1, rate=0.3))  # type: ignore[arg-type]
-        size = sum(mask.numel() for mask in run.engine.masks.values())
-        for step, batch in enumerate(batches(10, 8, 6, 5), start=1):
-            run.step(batch)
-            wanted = run.engine.method.density_at(step)
-            assert wanted is not None
-            assert sum(int(mask.sum()) for mask in run.engine.masks.values()) == round(wanted * size)
+        require_exact_density(sc.DSR(change, end=10, every=1, rate=0.3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from limtr.config import ModelConfig, tiny
+from limtr.intentions import save_intentions
 from limtr.predictor import MotionPredictor
 from limtr.scene import PREDICTED_TYPES, FloatArray, ObjectType
 from preprocessing.shards import scene_entry
 from tests.builders import tiny_scene
+from tests.evaluation.examples import write_dataset
 from training.config import Recipe, TrainConfig
 from training.data import SelectedScenes, select
 from training.loop import Trainer
@@ -68,3 +70,10 @@ def session(run: Path, wanted: Recipe, *, fingerprint: str = "data", minade: flo
     scenes = SelectedScenes(SCENES, chosen, drop_vehicles=wanted.drop_vehicles, seed=wanted.seed)
     trainer = Trainer(small_model(seed), scenes, wanted, device=CPU)
     return Session(trainer, run, validate=lambda: {"minADE": minade}, data_fingerprint=fingerprint, licence="CC0")
+
+
+def small_dataset(folder: Path) -> Path:
+    """Shards of four small scenes to train on, with their intention points."""
+    write_dataset(folder, {"train": SCENES[:4]})
+    save_intentions(folder, small_intentions())
+    return folder

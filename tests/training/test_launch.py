@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 
 from limtr import cli
-from limtr.intentions import save_intentions
-from tests.builders import tiny_scene
-from tests.evaluation.examples import write_dataset
-from tests.training.small import small_config, small_intentions
+from tests.training.small import small_config, small_dataset
 from training import launch, train
 from training.config import TrainConfig
 from training.launch import check_before_start, compared_versions, require_resources, require_same_versions, until_the_end
@@ -23,10 +20,7 @@ from training.launch import check_before_start, compared_versions, require_resou
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder, {"train": [tiny_scene(seed, num_tracks=4, num_targets=2) for seed in range(4)]})
-    save_intentions(folder, small_intentions())
-    return folder
+    return small_dataset(tmp_path_factory.mktemp("data"))
 
 
 def options(data: Path, out: Path, **given: Any) -> TrainConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,23 +10,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import sparse_core
 from evaluation.sparse_layout import with_packed
-from limtr.config import ModelConfig
 from limtr.loss import compute_loss
 from limtr.predictor import MotionPredictor
-from tests.limtr.model_builders import random_batch, small_config
+from tests.limtr.model_builders import one_layer_config, random_batch
 
 STEPS, EVERY, END = 7, 2, 6
 BLIND_TO = "decoder.*.sa_*"
 """In the first decoder layer, here the only one, all queries have one content: whom they attend to changes nothing, and links
 that grow there by gradients grow by rounding."""
-
-
-def one_layer_config() -> ModelConfig:
-    config = small_config()
-    return replace(
-        config, encoder=replace(config.encoder, num_layers=1), decoder=replace(config.decoder, num_layers=1), num_modes=2,
-        nms_distance_m=(0.0, 1.0, 50.0),
-    )  # fmt: skip
 
 
 def trained(method: sparse_core.Method, backend: Any = None) -> tuple[MotionPredictor, sparse_core.SparseEngine, list[int]]:

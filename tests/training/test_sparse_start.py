@@ -11,12 +11,9 @@ import torch
 
 import sparse_core
 from limtr import cli
-from limtr.intentions import save_intentions
 from limtr.predictor import MotionPredictor
 from sparse_core import Structure
-from tests.builders import tiny_scene
-from tests.evaluation.examples import write_dataset
-from tests.training.small import recipe, session, small_config, small_intentions, small_model
+from tests.training.small import recipe, session, small_config, small_dataset, small_model
 from training import train
 from training.checkpoint import CheckpointStore
 from training.sparse_start import begin_with_largest, trained_weights
@@ -76,10 +73,7 @@ def test_a_method_that_begins_with_all_links_has_no_first_ones_to_choose() -> No
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder, {"train": [tiny_scene(seed, num_tracks=4, num_targets=2) for seed in range(4)]})
-    save_intentions(folder, small_intentions())
-    return folder
+    return small_dataset(tmp_path_factory.mktemp("data"))
 
 
 def limtr_train(data: Path, out: Path, *options: str) -> MotionPredictor:
