@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ def sparsify(
     exclude: Pattern | Sequence[Pattern] | None = None,
     density: float | Mapping[str, float] | None = None,
     seed: int = 0,
+    first: Literal["random", "largest"] = "random",
 ) -> SparseEngine:
     """Make a model sparse, and keep it so while this optimizer trains it.
 
@@ -46,6 +48,9 @@ def sparsify(
         density: a number instead of the method's, or numbers by name pattern for single layers, which are then left out of the
             total; a layer of density 1 stays full.
         seed: of everything random. Every rank must give the same.
+        first: which links begin: random ones, or the largest weights of each layer, in the numbers that the layout gives it
+            (for trained weights; a ranking over all layers would empty some, since weights differ in scale). Layouts that rank
+            links choose by themselves, and where weights off the mask live on, the largest begin anyway.
 
     Returns:
         The engine. It lives as long as the optimizer; keep it to look at masks and to save its state.
@@ -71,7 +76,7 @@ def sparsify(
         sizes = ", ".join(f"{layer.name}: {layer.grid.members}" for layer in loose)
         raise ValueError(f"scope and share move units between layers, which must have as many weights each ({sizes})")
     refuse_unshardable(layers, method, seed)
-    _place_links(model, layers, method, seed)
+    _place_links(model, layers, method, seed, first)
     if method.off_mask is not None:
         warn_of_zeros(layers)
     return SparseEngine(model, optimizer, method, layers, seed)
@@ -102,17 +107,14 @@ def _fitted(target: Target, method: Method, fixed_density: float | None) -> Spar
 
 
 @torch.no_grad()
-def _place_links(model: nn.Module, layers: Sequence[SparseLayer], method: Method, seed: int) -> None:
-    """The first masks: so many links per group, or the best of all layers where the layout has a score.
-
-    Which ones: random ones, or the largest where weights off the mask live on.
-    """
+def _place_links(model: nn.Module, layers: Sequence[SparseLayer], method: Method, seed: int, first: str) -> None:
+    """The first masks: so many links per group, or the best of all layers where the layout has a score."""
+    largest = first == "largest" or method.off_mask is not None
     density = method.density_at(0)
     ranked = [layer for layer in layers if layer.fixed_density is None] if method.spread.ranked else []
     for layer, counts in zip(layers, group_counts(layers, method, density), strict=True):
         layer.counts = counts
-        first = _random_scores(layer, seed) if method.off_mask is None else magnitude(layer.weight.detach())
-        scores = layer.grid.scores_of(first)
+        scores = layer.grid.scores_of(magnitude(layer.weight.detach()) if largest else _random_scores(layer, seed))
         wanted = torch.tensor(counts, dtype=torch.int64, device=scores.device)
         _activate(layer, take_largest(scores, layer.allowed_units(), wanted, layer.units_of).taken)
     if ranked:

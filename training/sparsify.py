@@ -16,7 +16,6 @@ from sparse_core import SparseEngine, masks
 from sparse_core.report import Report
 from training.ema import WeightAverage
 from training.sparse_flops import PredictionFlops
-from training.sparse_start import begin_with_largest, trained_weights
 from training.sparsity import Sparsity
 
 _PREFIX = "sparse"
@@ -55,7 +54,6 @@ class SparseTraining:
                     "give --steps or --epochs"
                 )
             total_steps = 1
-        before = trained_weights(model) if sparsity.start == "magnitude" else {}
         self.engine: SparseEngine = sparse_core.sparsify(
             model,
             optimizer,
@@ -64,9 +62,8 @@ class SparseTraining:
             exclude=sparsity.exclude or None,
             density=sparsity.part_densities() or None,
             seed=seed,
+            first="largest" if sparsity.start == "magnitude" else "random",
         )
-        if before:
-            begin_with_largest(self.engine, model, before)
         if sparsity.scale_weights:
             sparse_core.scale_to_fan_in(model, self.engine.masks)
         self._weights = dict(model.named_parameters())

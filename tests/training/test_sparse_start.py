@@ -16,7 +16,6 @@ from sparse_core import Structure
 from tests.training.small import recipe, session, small_config, small_dataset, small_model
 from training import train
 from training.checkpoint import CheckpointStore
-from training.sparse_start import begin_with_largest, trained_weights
 from training.sparsify import SparseTraining
 from training.sparsity import MethodName, SparsityOptions
 
@@ -50,10 +49,9 @@ def test_the_largest_weights_begin_in_the_same_numbers_as_random_ones(method: Me
 def test_the_largest_of_every_group_are_kept_where_a_structure_counts_by_groups() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(8, 6))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    before = trained_weights(model)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
     method = sparse_core.RigL(density=0.5, end=9, every=3, structure=Structure(group="row"))
-    engine = sparse_core.sparsify(model, optimizer, method)
-    begin_with_largest(engine, model, before)
+    engine = sparse_core.sparsify(model, optimizer, method, first="largest")
     size, mask = before["0.weight"].abs(), engine.masks["0.weight"]
     assert mask.sum(dim=1).tolist() == [4] * 6
     for row in range(6):
