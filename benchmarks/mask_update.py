@@ -10,12 +10,11 @@ mask, which is checked. Times are CPU seconds of the process, one thread; all ta
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from turns import cpu_seconds, spread
 
 from sparse_core import RigL, sparsify
 from sparse_core.layer import LayerInput, Moment
@@ -78,16 +77,11 @@ def main() -> None:
         expected = ours().clone()
         for name, way in ways.items():
             assert torch.equal(way(), expected), f"{name} gives another mask"
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(args.rounds):
-            for name, way in ways.items():
-                start = time.process_time()
-                way()
-                times[name].append(time.process_time() - start)
+        times = cpu_seconds(ways, args.rounds)
     print(f"mask update {args.size} x {args.size}, density {args.density}, drop {RATE:.0%}, 1 thread")
     for name in list(ways)[:2]:
-        ratios = sorted(slow / fast for slow, fast in zip(times[name], times["sparse_core"], strict=True))
-        print(f"  {name:<24} {statistics.median(ratios):6.1f}x the time of sparse_core   ({ratios[0]:.1f} to {ratios[-1]:.1f})")
+        middle, low, high = spread(times[name], times["sparse_core"])
+        print(f"  {name:<24} {middle:6.1f}x the time of sparse_core   ({low:.1f} to {high:.1f})")
     print("  the masks are the same")
 
 

@@ -9,12 +9,11 @@ Times are CPU seconds of the process, one thread; all take turns, ratios are med
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from turns import cpu_seconds, spread
 
 from sparse_core import CHT, CHTs, Method, RigL, sparsify
 from sparse_core.layer import LayerInput, Moment
@@ -60,17 +59,11 @@ def main() -> None:
     }
     with torch.no_grad():
         torch.testing.assert_close(in_float32(links).double(), ways["our score"](), rtol=1e-4, atol=1e-4)
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(args.rounds):
-            for name, way in ways.items():
-                start = time.process_time()
-                way()
-                times[name].append(time.process_time() - start)
+        times = cpu_seconds(ways, args.rounds)
     print(f"update {args.size} x {args.size}, density {args.density}, drop 30 %, 1 thread")
     for name, baseline in (("CHT", "RigL"), ("CHTs", "RigL"), ("our score", "float32 score")):
-        ratios = sorted(slow / fast for slow, fast in zip(times[name], times[baseline], strict=True))
-        middle = statistics.median(ratios)
-        print(f"  {name:<10} {middle:6.1f}x the time of {baseline} ({ratios[0]:.1f} to {ratios[-1]:.1f})")
+        middle, low, high = spread(times[name], times[baseline])
+        print(f"  {name:<10} {middle:6.1f}x the time of {baseline} ({low:.1f} to {high:.1f})")
 
 
 if __name__ == "__main__":
