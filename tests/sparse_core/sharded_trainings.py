@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import collections
-import datetime
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +16,8 @@ from torch.distributed.fsdp import fully_shard
 import sparse_core
 from sparse_core import Method, SparseEngine, Structure, masks, schedules
 from tests.sparse_core.small_trainings import batches, preset
-from tests.sparse_core.test_distributed import counted_collectives
+from tests.sparse_core.two_ranks import RANKS, counted_collectives
 
-RANKS = 2
 STEPS = 11  # with an update in every second one: five
 DATA = batches(STEPS, 8, 20, 5, torch.float64)
 
@@ -156,35 +152,6 @@ def trained(name: str, sharded: bool, parts: int = 1, **options: Any) -> dict[st
         "explored": masks.exploration_rate(engine).total,
         "here": sum(mask.numel() for mask in engine.masks.values()),
     }
-
-
-def on_ranks(main: Callable[[int, str], None], folder: Path, limit_s: float = 240) -> list[Any]:
-    """What `main(rank, folder)` saved as `{rank}.pt` on each of two ranks of one gloo group."""
-    started = torch.multiprocessing.start_processes(
-        in_group, (main, str(folder)), nprocs=RANKS, join=False, start_method="spawn"
-    )
-    end = time.monotonic() + limit_s
-    try:
-        while not started.join(timeout=5):  # raises what a rank raised
-            assert time.monotonic() < end, "the ranks did not end"
-    finally:
-        for process in started.processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
-
-
-def in_group(rank: int, main: Callable[[int, str], None], folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=RANKS,
-        timeout=datetime.timedelta(seconds=60),
-    )
-    main(rank, folder)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def close(a: Mapping[str, Tensor], b: Mapping[str, Tensor], at_most: float = 1e-9) -> bool:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import collections
-import datetime
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +17,8 @@ from sparse_core import Method, layout
 from sparse_core.constant_fan_in import ConstantFanIn
 from sparse_core.threshold import Threshold
 from tests.sparse_core.small_trainings import backward, batches, copied, mlp, preset, same
+from tests.sparse_core.two_ranks import RANKS, counted_collectives, on_ranks
 
-RANKS = 2
 DATA = batches(7, 8, 6, 5, torch.float64)
 METHODS: dict[str, Method] = {
     "SET": preset("SET"),
@@ -40,37 +35,6 @@ METHODS: dict[str, Method] = {
     "SR-STE": preset("SR-STE", density=0.5, structure=sparse_core.Structure(group=2)),
     "RigL-skip": preset("RigL", on_update="skip"),
 }
-COLLECTIVES = [
-    "all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "all_to_all", "all_to_all_single", "barrier",
-    "broadcast", "broadcast_object_list", "gather", "gather_object", "irecv", "isend", "recv", "reduce", "reduce_scatter",
-    "reduce_scatter_tensor", "scatter", "scatter_object_list", "send",
-]  # fmt: skip
-
-
-@contextmanager
-def counted_collectives() -> Iterator[collections.Counter[str]]:
-    """Counts calls of torch.distributed's functions, and collectives of the process group however they were issued."""
-    calls: collections.Counter[str] = collections.Counter()
-    plain = {name: getattr(dist, name) for name in COLLECTIVES}
-
-    def counting(name: str) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            calls[name] += 1
-            return plain[name](*args, **kwargs)
-
-        return call
-
-    group = dist.group.WORLD if dist.is_initialized() else None
-    before = group._get_sequence_number_for_group() if group is not None else 0
-    for name in COLLECTIVES:
-        setattr(dist, name, counting(name))
-    try:
-        yield calls
-    finally:
-        for name, function in plain.items():
-            setattr(dist, name, function)
-        if group is not None:
-            calls["in the group"] += group._get_sequence_number_for_group() - before
 
 
 def trained(method: Method, view: bool | None, rank: int = 0) -> dict[str, Any]:
@@ -158,37 +122,18 @@ def initial_ranked(rank: int | None, name: str, wrapped: bool = True) -> dict[st
 
 
 def rank_main(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=RANKS,
-        timeout=datetime.timedelta(seconds=60),
-    )
     found: dict[str, Any] = {"snip": initial_snip(rank), "snip-wrapped": snip(rank, True), "snip-plain": snip(rank, False)}
     found |= {name: initial_ranked(rank, name) for name in ("grasp", "synflow")}
     for name, method in METHODS.items():
         for view in (False, True):
             found[f"{name}-{view}"] = trained(method, view, rank)
     torch.save(found, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each rank found, all of it in one process group."""
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    context = torch.multiprocessing.start_processes(rank_main, (str(folder),), nprocs=RANKS, join=False, start_method="spawn")
-    end = time.monotonic() + 180
-    try:
-        while not context.join(timeout=5):  # raises what a rank raised
-            assert time.monotonic() < end, "the ranks did not end"
-    finally:
-        for process in context.processes:
-            process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    return on_ranks(rank_main, tmp_path_factory.mktemp("ranks"), limit_s=180)
 
 
 @pytest.mark.parametrize("view", [False, True], ids=["own gradients", "bucket views"])

@@ -17,19 +17,18 @@ from sparse_core import Method, Structure, layout, masks, scores
 from tests.sparse_core.sharded_trainings import (
     DATA,
     METHODS,
-    RANKS,
     STEPS,
     Branches,
     assert_zero_off_the_mask,
     backward,
     close,
     made,
-    on_ranks,
     shard,
     trained,
     weights,
 )
 from tests.sparse_core.small_trainings import copied, preset, same, through_a_file
+from tests.sparse_core.two_ranks import RANKS, on_ranks
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in METHODS},
