@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.start_processes(rank_main, args=(folder,), nprocs=2, start_method="spawn")
-        together = torch.load(Path(folder) / "found.pt", weights_only=False)
+        together = torch.load(Path(folder) / "found.pt", weights_only=True)
     print("| training | type | steps | loss | gradient norm | weights | masks | time |\n|---|---|---|---|---|---|---|---|")
     for name, case in CASES.items():
         alone, found = timed(name, ALONE), together[name]
