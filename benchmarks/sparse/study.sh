@@ -13,7 +13,7 @@ variant() { # NAME, then lines below `train:`
     cat <<END
 train:
   preset: tiny
-  steps: 400
+  steps: 800
   batch_size: 2
   mirror: 0.5
   validate_every: 0
