@@ -1,5 +1,6 @@
 #!/bin/sh
-# Dense against sparse encoders: static, SET and RigL at three densities; run again, it goes on where it was.
+# Dense against sparse encoders: static, SET and RigL at three densities, and SET and RigL against static at each; run again, it
+# goes on where it was.
 # usage: benchmarks/sparse/study.sh OUT SHARDS      (LIMTR: the command; OPTIONS: further options of limtr compare)
 set -eu
 limtr=${LIMTR:-limtr}
@@ -36,3 +37,8 @@ for density in 0.5 0.2 0.1; do
   done
 done
 $limtr compare --config $files --seeds 5 --data "$shards" --out comparison ${OPTIONS:-}
+for density in 0.5 0.2 0.1; do # the same runs, seen from static
+  mkdir -p "at-$density"
+  ln -sfn ../comparison/runs "at-$density/runs"
+  $limtr compare --config static-$density.yaml set-$density.yaml rigl-$density.yaml --seeds 5 --data "$shards" --out "at-$density" ${OPTIONS:-}
+done
