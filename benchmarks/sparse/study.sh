@@ -1,44 +1,64 @@
 #!/bin/sh
-# Dense against sparse encoders: static, SET and RigL at three densities, and SET and RigL against static at each; run again, it
-# goes on where it was.
+# Dense against sparse encoders (static, SET, RigL at three densities), and SET and RigL against static at each density: trained
+# from new weights (OUT/new), and from one trained dense model whose largest weights stay (OUT/trained). Run again, it goes on
+# where it was.
 # usage: benchmarks/sparse/study.sh OUT SHARDS      (LIMTR: the command; OPTIONS: further options of limtr compare)
 set -eu
 limtr=${LIMTR:-limtr}
 mkdir -p "$1"
 shards=$(cd "$2" && pwd)
 cd "$1"
+licence="none: simulated scenes"
+densities="0.5 0.2 0.1"
 
-variant() { # NAME, then lines below `train:`
+variant() { # FILE NAME STEPS, then lines below `train:`
+  file=$1
   {
-    echo "name: $1"
+    echo "name: $2"
     cat <<END
 train:
   preset: tiny
-  steps: 800
+  steps: $3
   batch_size: 2
   mirror: 0.5
   validate_every: 0
   validation_scenes: 8
-  licence: "none: simulated scenes"
+  licence: "$licence"
 END
-    shift
+    shift 3
     for line in "$@"; do echo "  $line"; done
   } >"$file"
 }
 
-files=dense.yaml
-file=dense.yaml
-variant dense
-for density in 0.5 0.2 0.1; do
-  for method in static set rigl; do
-    file=$method-$density.yaml
-    files="$files $file"
-    variant "$method $density" "sparsity: {method: $method, density: $density}"
+study() { # FOLDER STEPS SPARSITY, then lines for every variant
+  folder=$1
+  steps=$2
+  sparsity=$3
+  shift 3
+  mkdir -p "$folder"
+  files=$folder/dense.yaml
+  variant "$folder/dense.yaml" dense "$steps" "$@"
+  for density in $densities; do
+    for method in static set rigl; do
+      files="$files $folder/$method-$density.yaml"
+      variant "$folder/$method-$density.yaml" "$method $density" "$steps" "$@" \
+        "sparsity: {method: $method, density: $density$sparsity}"
+    done
   done
-done
-$limtr compare --config $files --seeds 5 --data "$shards" --out comparison ${OPTIONS:-}
-for density in 0.5 0.2 0.1; do # the same runs, seen from static
-  mkdir -p "at-$density"
-  ln -sfn ../comparison/runs "at-$density/runs"
-  $limtr compare --config static-$density.yaml set-$density.yaml rigl-$density.yaml --seeds 5 --data "$shards" --out "at-$density" ${OPTIONS:-}
-done
+  $limtr compare --config $files --seeds 5 --data "$shards" --out "$folder/comparison" ${OPTIONS:-}
+  for density in $densities; do # the same runs, seen from static
+    mkdir -p "$folder/at-$density"
+    ln -sfn ../comparison/runs "$folder/at-$density/runs"
+    $limtr compare --config "$folder/static-$density.yaml" "$folder/set-$density.yaml" "$folder/rigl-$density.yaml" --seeds 5 \
+      --data "$shards" --out "$folder/at-$density" ${OPTIONS:-}
+  done
+}
+
+study new 800 ""
+if [ ! -f dense.done ]; then
+  resume=$([ -f dense/checkpoints/latest.txt ] && echo --resume || true)
+  $limtr train --preset tiny --steps 3000 --batch-size 4 --mirror 0.5 --validate-every 0 --validation-scenes 8 --seed 100 \
+    --licence "$licence" --data "$shards" --out dense $resume
+  touch dense.done
+fi
+study trained 400 ", start: magnitude" "init_from: dense"
