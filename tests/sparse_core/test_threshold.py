@@ -192,6 +192,10 @@ def test_a_density_that_falls_or_rises_is_exact() -> None:
     [
         (lambda: sc.DSR(0.3, end=100, scope="layer"), "one number for all layers: give scope='global', not 'layer'"),
         (lambda: sc.DSR(0.3, end=100, structure=Structure(group="row")), "fixed counts per row do not allow"),
+        (
+            lambda: sc.DSR(0.3, end=100, grow=None),
+            "Method.threshold says how many links are exchanged: give .* `drop` and `grow`",
+        ),
         (lambda: sc.DSR(0.3, end=100, threshold=0.0), "Threshold.start is 0.0: expected a positive number"),
         (lambda: sc.DSR(0.3, end=100, tolerance=1.0), "Threshold.tolerance is 1.0: expected 0 <= tolerance < 1"),
     ],
@@ -199,6 +203,27 @@ def test_a_density_that_falls_or_rises_is_exact() -> None:
 def test_what_cannot_be_is_told(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_a_density_that_falls_leaves_every_layer_its_largest_weight() -> None:
+    """A layer of small weights would be emptied by the others, and without survivors nothing would ever grow there again."""
+    model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    engine = sc.sparsify(model, optimizer, sc.DSR(schedules.Linear(0.9, 0.2), end=6, every=1))  # type: ignore[arg-type]
+    with torch.no_grad():
+        model[0].weight.mul_(1e-6)
+    for step in range(1, 7):
+        largest = model[0].weight.detach().abs().argmax()
+        optimizer.zero_grad()
+        model(torch.randn(4, 10)).square().mean().backward()
+        optimizer.step()
+        assert engine.masks["0.weight"].view(-1)[largest]
+        assert sum(int(mask.sum()) for mask in engine.masks.values()) == round((0.9 - 0.7 * step / 6) * 200)
+
+
+def test_a_threshold_may_be_given_whole() -> None:
+    assert sc.DSR(0.3, 100, threshold=Threshold(0.01, 0.5)).threshold == Threshold(0.01, 0.5)
+    assert sc.DSR(0.3, 100, threshold=0.01, tolerance=0.5).threshold == Threshold(0.01, 0.5)
 
 
 def test_survivors_may_share_out_other_growth_too() -> None:
