@@ -78,6 +78,13 @@ def test_scores_do_not_depend_on_the_order_of_sums(monkeypatch: pytest.MonkeyPat
     assert torch.equal(ch3_l3(torch.zeros(70, 90), None, context(mask)), whole)
 
 
+def test_a_step_inside_of_autocast_counts_as_exactly() -> None:
+    mask = drawn(300, 400, 0.9, 6)
+    plain = ch3_l3(torch.zeros(300, 400), None, context(mask))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ch3_l3(torch.zeros(300, 400), None, context(mask)), plain)
+
+
 class Largest(TorchDispatchMode):
     """Keeps the number of entries of the largest tensor that any operation makes."""
 

@@ -64,6 +64,19 @@ def test_the_power_follows_its_schedule_to_its_end() -> None:
         torch.testing.assert_close(keys, weight.log() * power + noise)
 
 
+@pytest.mark.parametrize(
+    ("power", "end", "message"),
+    [
+        (-1.0, None, "the power is -1.0 at step 0, expected at least 0"),
+        (Linear(1.0, -2.0), 10, "the power is -2.0 at step 10"),
+        (Linear(1.0, 3.0), None, "give the method an `end`"),
+    ],
+)
+def test_powers_that_cannot_be_are_told_before_anything_trains(power: float, end: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampled(scores.magnitude, power, end)
+
+
 def test_zeros_come_last_in_hashed_order_and_nothing_is_infinite() -> None:
     weight = torch.zeros(60, 50)
     weight.view(-1)[::3] = torch.logspace(-45, 30, 1000)
