@@ -319,6 +319,24 @@ def test_what_cannot_be_is_told(fields: dict[str, object], message: str) -> None
         sc.SRigL(0.3, end=100, **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("where", ["weight", "gradient"])
+def test_a_number_that_is_not_finite_is_named_and_nothing_changes(where: str) -> None:
+    run = training(mlp(6, 12, 5), sc.SRigL(0.4, end=100, every=1))
+    weight, mask = run.model[0].weight, run.engine.masks["0.weight"]  # type: ignore[index]
+    run.model(torch.randn(4, 6)).square().mean().backward()
+    with torch.no_grad():
+        if where == "weight":
+            weight[tuple(mask.nonzero()[0])] = float("inf")
+        else:
+            weight.grad[tuple((~mask).nonzero()[0])] = float("nan")
+    before = copied(run.engine.masks)
+    with pytest.raises(
+        FloatingPointError, match=r"0.weight: 1 scores of magnitude \(drop\) or gradient \(grow\) are not finite"
+    ):
+        run.optimizer.step()
+    assert same(before, run.engine.masks)
+
+
 def test_rows_that_are_inputs_are_refused() -> None:
     model = nn.Sequential(nn.Conv1d(3, 4, 1), nn.ConvTranspose1d(4, 3, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

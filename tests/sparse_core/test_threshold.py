@@ -194,7 +194,7 @@ def test_a_density_that_falls_or_rises_is_exact() -> None:
         (lambda: sc.DSR(0.3, end=100, structure=Structure(group="row")), "fixed counts per row do not allow"),
         (
             lambda: sc.DSR(0.3, end=100, grow=None),
-            "Method.threshold says how many links are exchanged: give .* `drop` and `grow`",
+            "says how many links are exchanged: give the method `drop` and `grow`",
         ),
         (lambda: sc.DSR(0.3, end=100, threshold=0.0), "Threshold.start is 0.0: expected a positive number"),
         (lambda: sc.DSR(0.3, end=100, tolerance=1.0), "Threshold.tolerance is 1.0: expected 0 <= tolerance < 1"),
