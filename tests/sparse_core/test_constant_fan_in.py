@@ -301,6 +301,11 @@ def test_what_is_ablated_is_left_out_of_the_cost_and_of_sparse_layers() -> None:
     torch.testing.assert_close(sc.compile_sparse(run.model, run.engine, sample)(sample), run.model(sample))
 
 
+def test_every_neuron_begins_with_a_link_however_low_the_density() -> None:
+    run = training(mlp(6, 24, 5), sc.SRigL(0.01, end=100, every=1))
+    assert [mask.sum(dim=1).tolist() for mask in run.engine.masks.values()] == [[1] * 24, [1] * 5]
+
+
 def test_a_density_that_falls_is_exact() -> None:
     require_exact_density(sc.SRigL(schedules.Cubic(1.0, 0.2), end=10, every=1))  # type: ignore[arg-type]
 
