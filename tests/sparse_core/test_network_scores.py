@@ -144,10 +144,10 @@ def test_equal_scores_and_links_without_paths_come_in_hashed_order_after_larger_
 
 
 def test_relative_importance_is_the_share_in_a_links_row_and_column() -> None:
-    weight = torch.tensor([[1.0, -3.0, 9.0], [-1.0, 0.0, 0.0]])
-    mask = torch.tensor([[True, True, False], [True, True, False]])
+    weight = torch.tensor([[1.0, -3.0, 9.0], [-1.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
     found = relative_importance(weight, None, context(mask))
-    assert found.tolist() == [[1 / 4 + 1 / 2, 3 / 4 + 1, 0.0], [1 + 1 / 2, 0.0, 0.0]]
+    assert found.tolist() == [[1 / 4 + 1 / 2, 3 / 4 + 1, 0.0], [1 + 1 / 2, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 def test_no_gradient_is_needed() -> None:

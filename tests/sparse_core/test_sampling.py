@@ -89,6 +89,11 @@ def test_zeros_come_last_in_hashed_order_and_nothing_is_infinite() -> None:
     assert not torch.equal(other[~present].argsort(), keys[~present].argsort())
 
 
+def test_draws_of_many_equal_links_are_told_apart() -> None:
+    keys = sampled(scores.magnitude)(torch.ones(300, 200), None, context((300, 200)))
+    assert keys.unique().numel() == 60_000  # of 24 bits, some hundred would have met another
+
+
 def test_a_score_that_is_no_number_stays_none() -> None:
     keys = sampled(scores.magnitude)(torch.tensor([[1.0, float("nan"), float("inf")]]), None, context((1, 3)))
     assert torch.isfinite(keys).tolist() == [[True, False, False]]
