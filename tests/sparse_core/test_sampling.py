@@ -13,7 +13,7 @@ from sparse_core.scores import Context, needs_gradient, watches_every_step
 from sparse_core.selection import take_largest
 from sparse_core.structure import Structure
 
-DRAWS = 4000
+DRAWS = 20_000
 WEIGHTS = [1.0, -2.0, 0.5, 4.0]
 
 
@@ -35,24 +35,16 @@ def inclusion(chances: list[float], count: int) -> list[float]:
 
 @pytest.mark.parametrize(("power", "count"), [(1.0, 1), (1.0, 2), (3.0, 2), (2.0, 3)])
 def test_draws_are_in_proportion_to_the_power_of_the_score(power: float, count: int) -> None:
-    weight = torch.tensor([WEIGHTS])
-    score = sampled(scores.magnitude, power)
-    drawn = torch.zeros(4)
-    for update in range(DRAWS):
-        keys = score(weight, None, context((1, 4), update=update))
-        drawn += take_largest(keys, torch.ones(1, 4, dtype=torch.bool), torch.tensor([count])).taken[0]
+    keys = sampled(scores.magnitude, power)(torch.tensor([WEIGHTS] * DRAWS), None, context((DRAWS, 4)))
+    drawn = take_largest(keys, torch.ones(DRAWS, 4, dtype=torch.bool), torch.full((DRAWS,), count)).taken.double().mean(0)
     expected = inclusion([abs(value) ** power for value in WEIGHTS], count)
-    assert (drawn / DRAWS).tolist() == pytest.approx(expected, abs=4 * 0.5 / DRAWS**0.5)
+    assert drawn.tolist() == pytest.approx(expected, abs=4 * 0.5 / DRAWS**0.5)
 
 
 def test_units_are_drawn_in_proportion_to_the_sum_of_their_weights() -> None:
-    grid = Structure(unit=(1, 2), pool="max").fit("layer.weight", (1, 4))
-    score = sampled(scores.magnitude)
-    first = 0
-    for update in range(DRAWS):
-        keys = grid.scores_of(score(torch.tensor([WEIGHTS]), None, context((1, 4), update=update)))
-        first += int(keys[0, 0] > keys[0, 1])
-    assert first / DRAWS == pytest.approx(3.0 / 7.5, abs=4 * 0.5 / DRAWS**0.5)
+    grid = Structure(unit=(1, 2), group="row", pool="max").fit("layer.weight", (DRAWS, 4))
+    keys = grid.scores_of(sampled(scores.magnitude)(torch.tensor([WEIGHTS] * DRAWS), None, context((DRAWS, 4))))
+    assert float((keys[:, 0] > keys[:, 1]).double().mean()) == pytest.approx(3.0 / 7.5, abs=4 * 0.5 / DRAWS**0.5)
 
 
 def test_the_power_follows_its_schedule_to_its_end() -> None:
