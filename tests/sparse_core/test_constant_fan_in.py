@@ -153,6 +153,7 @@ def test_totals_are_exact_and_rows_equal_after_every_step(optimizer: str) -> Non
 
 
 def test_the_last_update_of_a_cosine_changes_nothing() -> None:
+    assert sc.SRigL(0.3, end=8, rate=0.4).rate == schedules.Cosine(0.4)
     run = training(mlp(6, 24, 24, 5), sc.SRigL(0.3, end=8, every=2, ablate=1.0))
     data = batches(8, 8, 6, 5)
     for batch in data[:7]:
