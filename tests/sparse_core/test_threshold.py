@@ -250,6 +250,11 @@ def test_a_density_that_falls_leaves_every_layer_its_largest_weight() -> None:
         assert sum(int(mask.sum()) for mask in engine.masks.values()) == round((0.9 - 0.7 * step / 6) * 200)
 
 
+def test_the_preset_has_one_density_for_all_layers_and_a_steady_rate() -> None:
+    method = sc.DSR(0.3, 100)
+    assert (method.spread.name, method.rate, method.threshold) == ("uniform", 0.1, Threshold(1e-3, 0.1))
+
+
 def test_a_threshold_may_be_given_whole() -> None:
     assert sc.DSR(0.3, 100, threshold=Threshold(0.01, 0.5)).threshold == Threshold(0.01, 0.5)
     assert sc.DSR(0.3, 100, threshold=0.01, tolerance=0.5).threshold == Threshold(0.01, 0.5)
