@@ -81,6 +81,13 @@ def test_zeros_come_last_in_hashed_order_and_nothing_is_infinite() -> None:
     assert not torch.equal(other[~present].argsort(), keys[~present].argsort())
 
 
+def test_the_smallest_number_there_is_comes_before_zeros() -> None:
+    weight = torch.full((60, 50), 5e-324, dtype=torch.float64)
+    weight[:30] = 0
+    keys = sampled(scores.magnitude)(weight, None, context((60, 50)))
+    assert keys[30:].min() > keys[:30].max()
+
+
 def test_draws_of_many_equal_links_are_told_apart() -> None:
     keys = sampled(scores.magnitude)(torch.ones(300, 200), None, context((300, 200)))
     assert keys.unique().numel() == 60_000  # of 24 bits, some hundred would have met another
