@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparse_core.layout import share_out
 from sparse_core.selection import ranks, take_largest, take_smallest
 from sparse_core.targets import Pattern, Target
+
+_INPUTS_FIRST = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,13 @@ class ConstantFanIn:
         return any(_fits(pattern, target) for pattern in self.spare)
 
     def check(self, targets: list[Target]) -> None:
-        """Raise ValueError for a glob that fits none of the sparse weights."""
+        """Raise ValueError for a glob that fits none of the sparse weights, and for a weight whose rows are no outputs."""
+        for target in targets:
+            if isinstance(target.owner, _INPUTS_FIRST):
+                raise ValueError(
+                    f"{target.name}: Method.fan_in gives every row its links, and the rows of a transposed convolution are its "
+                    "inputs; exclude this weight"
+                )
         for pattern in self.spare or ():
             if isinstance(pattern, str) and not any(_fits(pattern, target) for target in targets):
                 raise ValueError(f"spare: {pattern!r} matches none of the sparse weights {[one.name for one in targets][:5]}")
@@ -122,14 +130,15 @@ def choose_rows(
     room = torch.full_like(exchange.before, active.shape[1]).expand(len(active)) if allowed is None else allowed.sum(dim=1)
     gone = take_smallest(drop_scores.reshape(1, -1), active.reshape(1, -1), exchange.dropped)
     kept = active & ~gone.taken.view_as(active)
-    stays = room > 0
+    places = room
     if ablate is not None:
         candidates = ~kept if allowed is None else allowed & ~kept
         wanted = take_largest(grow_scores.reshape(1, -1), candidates.reshape(1, -1), exchange.grown).taken.view_as(kept)
         salient = (kept | wanted).sum(dim=1)
         fan_in = exchange.before // active.any(dim=1).sum().clamp(min=1)
-        stays = stays & ((salient >= (fan_in.to(torch.float64) * ablate).clamp(min=1)) | _needed(salient, room, exchange.after))
-    counts = even_counts(exchange.after, room * stays)
+        enough = salient >= (fan_in.to(torch.float64) * ablate).clamp(min=1)
+        places = room * (enough | _needed(salient, room, exchange.after))
+    counts = even_counts(exchange.after, places)
     surplus = (kept.sum(dim=1) - counts).clamp(min=0)
     kept = kept & (ranks(-drop_scores, kept) >= surplus.unsqueeze(1))
     return Rows(kept, counts, gone.not_finite)
@@ -137,6 +146,6 @@ def choose_rows(
 
 def _needed(salient: Tensor, room: Tensor, total: Tensor) -> Tensor:
     """(rows,) bool: the most salient rows (equal ones by index), as many as it takes to hold `total` units."""
-    order = torch.where(room > 0, salient, -1).argsort(descending=True, stable=True)
+    order = salient.argsort(descending=True, stable=True)
     filled = room[order].cumsum(0)
     return torch.empty_like(filled, dtype=torch.bool).scatter_(0, order, filled - room[order] < total)

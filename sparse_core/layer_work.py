@@ -20,6 +20,7 @@ class LayerWork:
         self.layer, self.given, self.method, self.moment = layer, given, method, moment
         self.active = layer.grid.units_of(layer.mask)
         self.kept = self.active
+        self.spared: Tensor | None = None  # units that do not go whatever they score
         self.not_finite = torch.zeros((), dtype=torch.int64, device=self.active.device)
 
     def count(self) -> None:
@@ -47,6 +48,11 @@ class LayerWork:
         context = context_of(self.layer, self.given, self.moment, role, kept)
         values = score_of(score, self.layer, self.given, context)
         return self.layer.grid.scores_of(values if values.is_floating_point() else values.to(self.given.weight.dtype))
+
+    @property
+    def may_go(self) -> Tensor:
+        """Kept units that may still be dropped."""
+        return self.kept if self.spared is None else self.kept & ~self.spared
 
     def over_ranks(self, tensor: Tensor) -> Tensor:
         """What is counted here of a layer that is spread over ranks, summed; of any other, as it is."""

@@ -102,6 +102,8 @@ class Method:
             self._check_fan_in()
         if self.threshold is not None and self.scope != "global":
             raise ValueError(f"Method.threshold is one number for all layers: give scope='global', not {self.scope!r}")
+        if self.threshold is not None and (self.drop is None or self.grow is None):
+            raise ValueError("Method.threshold says how many links are exchanged: give the method `drop` and `grow`")
         rates = [self.rate_at(step) for step in (0, 1, self.end or 1)]
         densities = [density for density in map(self.density_at, (0, 1, self.end or 1)) if density is not None]
         if self.drop is None and self.every is not None and densities and min(densities) < densities[0]:

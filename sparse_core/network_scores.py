@@ -71,9 +71,10 @@ def _through_rows(links: Tensor) -> Tensor:
     ones, exact = links.to(torch.float32), links.to(torch.float64)
     degree = ones.sum(dim=-1).unsqueeze(-2)
     sums = torch.empty_like(exact)
-    for start in range(0, links.shape[-2], _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        shared = ones[:, rows] @ ones.mT
-        external = (degree - shared - 1).clamp(min=0).to(torch.float64)  # -1: an i itself, which is not linked to j
-        sums[:, rows] = torch.where(shared > 0, (_UNIT / (1 + external)).round(), 0.0) @ exact
+    with torch.autocast(links.device.type, enabled=False):  # a step inside of autocast would count in bfloat16: up to 256
+        for start in range(0, links.shape[-2], _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            shared = ones[:, rows] @ ones.mT
+            external = (degree - shared - 1).clamp(min=0).to(torch.float64)  # -1: an i itself, which is not linked to j
+            sums[:, rows] = torch.where(shared > 0, (_UNIT / (1 + external)).round(), 0.0) @ exact
     return sums

@@ -168,7 +168,7 @@ def DSR(
     end: int,
     every: int = 100,
     rate: float | Schedule = 0.1,
-    threshold: float = 1e-3,
+    threshold: float | Threshold = 1e-3,
     tolerance: float = 0.1,
     **fields: Any,
 ) -> Method:
@@ -177,7 +177,7 @@ def DSR(
 
     Args:
         rate: the share of links that should go in an update; the threshold is doubled or halved for it.
-        threshold: the first one.
+        threshold: the first one; or a `Threshold`, with a tolerance of its own.
         tolerance: how far from `rate` it is left as it is; see `Threshold`.
     """
     return _method(
@@ -191,7 +191,7 @@ def DSR(
         end=end,
         scope="global",
         share=scores.survivors,
-        threshold=Threshold(threshold, tolerance),
+        threshold=threshold if isinstance(threshold, Threshold) else Threshold(threshold, tolerance),
     )
 
 

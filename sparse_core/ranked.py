@@ -40,7 +40,7 @@ def best_units(
     parameters = {layer.name: layer.target.parameter for layer in layers}
 
     def keep(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-        units = _best(layers, scores, max(total, round(share * room)), spread, warn=False)
+        units = _best(layers, scores, round(share * room), spread, warn=False)
         return {layer.name: layer.grid.mask_of(one) for layer, one in zip(layers, units, strict=True)}
 
     def score_one(name: str, gradient: Tensor | None) -> Tensor:

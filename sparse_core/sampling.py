@@ -24,8 +24,14 @@ def sampled(score: Score, power: float | Schedule = 1.0, end: int | None = None)
         score: what the draws are in proportion to; below zero counts as zero.
         power: CHTs' temperature: 1 is plain proportion, large powers leave no chance to any but the best.
         end: the step at which a schedule of powers ends.
+
+    Raises:
+        ValueError: a power below zero, or a schedule that wants an `end` and has none.
     """
     powers = as_schedule(power)
+    for step in (0, end or 1):
+        if not powers(step, end) >= 0:
+            raise ValueError(f"sampled: the power is {powers(step, end)} at step {step}, expected at least 0")
 
     def sample(weight: Tensor, gradient: Tensor | None, context: Context) -> Tensor:
         values = score(weight, gradient, context).to(torch.float64)

@@ -49,15 +49,13 @@ def _flow(
     wanted = {id(parameter) for parameter in ranked.values()}
     strengths: dict[int, Tensor] = {}
     given: dict[str, Tensor] = {}
-    for path, parameter in model.named_parameters(remove_duplicate=False):
+    for path, parameter in model.named_parameters():  # tied ones once: the call ties what it is given
         key = id(parameter)
-        if key not in strengths:
-            strength = parameter.detach().to(dtype).abs()
-            strength = torch.where(masks[key], strength, 0.0) if key in masks else strength
-            strengths[key] = strength.requires_grad_(key in wanted)
-        given[path] = strengths[key]
-    for path, buffer in model.named_buffers(remove_duplicate=False):
-        values = buffer.to(dtype) if buffer.is_floating_point() else buffer.clone()
+        strength = parameter.detach().to(dtype).abs()
+        strength = torch.where(masks[key], strength, 0.0) if key in masks else strength
+        given[path] = strengths[key] = strength.requires_grad_(key in wanted)
+    for path, buffer in model.named_buffers():
+        values = buffer.to(dtype) if buffer.is_floating_point() else buffer
         given[path] = values.abs() if path.endswith("running_mean") else values
     ones = _mapped(sample, lambda leaf: torch.ones_like(leaf, dtype=dtype) if leaf.is_floating_point() else leaf)
     output = torch.func.functional_call(_Called(model), {f"model.{path}": value for path, value in given.items()}, (ones,))

@@ -91,6 +91,9 @@ def _choose_drops_over_all(work: list[LayerWork], method: Method, moment: Moment
     scores = [one.score(method.drop, "drop") for one in work]
     for one, score in zip(work, scores, strict=True):
         one.not_finite = one.not_finite + (one.active & ~torch.isfinite(score)).sum()
+    if method.threshold is not None:
+        for one, score in zip(work, scores, strict=True):
+            one.spared = strongest(score, one.kept)
     if change < 0:
         _drop_over_all(work, scores, work[0].on_device([-change]), exchange=False)
     if method.scope == "global":
@@ -109,7 +112,7 @@ def _choose_drops_over_all(work: list[LayerWork], method: Method, moment: Moment
 def _drop_below(
     work: list[LayerWork], scores: list[Tensor], wanted: Tensor, free: Tensor, threshold: Threshold, moment: Moment
 ) -> None:
-    """Drop what is below a threshold, which every layer's memory holds; but no more than is free, and no layer's last link."""
+    """Drop what is below a threshold, which every layer's memory holds; but no more than is free, and nothing spared."""
     memories = [one.layer.memory for one in work if _THRESHOLD in one.layer.memory]
     newest = max(memories, key=lambda memory: number(memory[_THRESHOLD_OF]), default=None)  # others were frozen meanwhile
     now = threshold.first(wanted.device) if newest is None else newest[_THRESHOLD].to(wanted.device)
@@ -118,13 +121,8 @@ def _drop_below(
         following = threshold.following(now, below, wanted)
         for one in work:
             one.layer.memory[_THRESHOLD], one.layer.memory[_THRESHOLD_OF] = following, torch.tensor(moment.update)
-    spared = [strongest(score, one.kept) for one, score in zip(work, scores, strict=True)]
-    for one, best in zip(work, spared, strict=True):
-        one.kept = one.kept & ~best
-    below = torch.minimum(count_below(now, scores, [one.kept for one in work]), free)
+    below = torch.minimum(count_below(now, scores, [one.may_go for one in work]), free)
     _drop_over_all(work, scores, torch.where(wanted > 0, below, 0), exchange=True)
-    for one, best in zip(work, spared, strict=True):
-        one.kept = one.kept | best
 
 
 def _best(work: list[LayerWork], method: Method, moment: Moment) -> list[LayerPlan]:
@@ -169,7 +167,8 @@ def _check_change(work: list[LayerWork], change: int, method: Method) -> None:
 
 def _drop_over_all(work: list[LayerWork], scores: list[Tensor], count: Tensor, exchange: bool) -> None:
     shards = [one.layer.shard for one in work]
-    for one, keeps in zip(work, rewire.drop_over_all([one.kept for one in work], scores, count, shards), strict=True):
+    for one, stays in zip(work, rewire.drop_over_all([one.may_go for one in work], scores, count, shards), strict=True):
+        keeps = stays if one.spared is None else stays | one.spared
         dropped = one.over_ranks(count_true(one.kept) - count_true(keeps))
         one.kept = keeps
         if exchange:

@@ -12,19 +12,29 @@ from torch import Tensor, nn
 import sparse_core as sc
 from sparse_core import Method, Structure, schedules
 from sparse_core.constant_fan_in import ConstantFanIn, Exchange, choose_rows
+from tests.sparse_core.plain_loops import share_out
 from tests.sparse_core.small_trainings import Training, batches, copied, mlp, require_exact_density, same, training
 
 Links = set[tuple[int, int]]
 
 
 def plain_update(
-    links: Links, weight: list[list[float]], slope: list[list[float]], total: int, rate: float, ablate: float | None
+    links: Links,
+    places: list[tuple[int, int]],
+    weight: list[list[float]],
+    slope: list[list[float]],
+    total: int,
+    rate: float,
+    ablate: float | None,
 ) -> Links:
-    """An update as the paper tells it (section 3.2, steps 1 to 7), one link at a time; `total` links stand in the end."""
-    rows, columns = len(weight), len(weight[0])
-    places = [(row, column) for row in range(rows) for column in range(columns)]
+    """An update as the paper tells it (section 3.2, steps 1 to 7), one link at a time; `total` links stand in the end.
+
+    `places`: where links may be, row by row; rows with less room have fewer links, in proportion.
+    """
+    rows = len(weight)
+    room = [sum(at[0] == row for at in places) for row in range(rows)]
     left = min(len(links), total)
-    moved = min(math.floor(rate * left), rows * columns - left)
+    moved = min(math.floor(rate * left), len(places) - left)
     by_size = sorted(sorted(links), key=lambda at: abs(weight[at[0]][at[1]]))
     kept = set(by_size[len(links) - left + moved :])
     idle = [at for at in places if at not in kept]
@@ -33,10 +43,11 @@ def plain_update(
     fan_in = len(links) // len({row for row, _ in links})
     enough = [row for row in range(rows) if ablate is None or counts[row] >= max(1, ablate * fan_in)]
     best = sorted(range(rows), key=lambda row: -counts[row])
-    stay = sorted(set(enough) | set(best[: math.ceil(total / columns)]))
+    needed = [row for place, row in enumerate(best) if sum(room[other] for other in best[:place]) < total]
+    stay = [row for row in range(rows) if room[row] and row in enough + needed]
+    shares = [room[row] for row in stay]
     new: Links = set()
-    for place, row in enumerate(stay):
-        wanted = total // len(stay) + (place < total % len(stay))
+    for row, wanted in zip(stay, share_out(total, [float(share) for share in shares], shares), strict=True):
         own = [at for at in by_size if at in kept and at[0] == row]
         own = own[max(0, len(own) - wanted) :]
         others = sorted((at for at in places if at[0] == row and at not in own), key=lambda at: -abs(slope[row][at[1]]))
@@ -59,20 +70,46 @@ def test_one_update_is_that_of_the_paper(ablate: float | None, ties: bool) -> No
         places = torch.randperm(rows * columns, generator=generator)[:before]
         active = torch.zeros(rows * columns, dtype=torch.bool).index_fill_(0, places, True).view(rows, columns)
         links = {(row, column) for row, column in active.nonzero().tolist()}
-        expected = plain_update(links, weight.tolist(), slope.tolist(), total, rate, ablate)
-        assert one_update(active, weight, slope, total, rate, ablate) == expected
+        everywhere = [(row, column) for row in range(rows) for column in range(columns)]
+        expected = plain_update(links, everywhere, weight.tolist(), slope.tolist(), total, rate, ablate)
+        assert one_update(active, None, weight, slope, total, rate, ablate) == expected
         ablated += rows - len({row for row, _ in expected})
         assert len(expected) == total
     assert (ablated > 0) == (ablate is not None)
 
 
-def one_update(active: Tensor, weight: Tensor, slope: Tensor, total: int, rate: float, ablate: float | None) -> Links:
+@pytest.mark.parametrize("ablate", [None, 0.3, 0.8])
+def test_one_update_inside_of_a_region_is_that_of_the_paper(ablate: float | None) -> None:
+    """Rows have different room, some none; gradients of links that may not be make no row salient."""
+    draw, generator = random.Random(6), torch.Generator().manual_seed(6)
+    for _ in range(40):
+        rows, columns = draw.randint(2, 8), draw.randint(2, 8)
+        region = torch.rand(rows, columns, generator=generator) < draw.choice([0.3, 0.6])
+        places = [(row, column) for row, column in region.nonzero().tolist()]
+        if not places:
+            continue
+        before = draw.randint(len({row for row, _ in places}), len(places))
+        weight, slope = torch.randn(2, rows, columns, generator=generator, dtype=torch.float64)
+        slope = torch.where(region, slope, 9.0)
+        links = set(draw.sample(places, before))
+        active = torch.zeros(rows, columns, dtype=torch.bool)
+        active[tuple(zip(*links, strict=True))] = True
+        rate = draw.choice([0.2, 0.5])
+        expected = plain_update(links, places, weight.tolist(), slope.tolist(), before, rate, ablate)
+        assert one_update(active, region, weight, slope, before, rate, ablate) == expected
+
+
+def one_update(
+    active: Tensor, region: Tensor | None, weight: Tensor, slope: Tensor, total: int, rate: float, ablate: float | None
+) -> Links:
     """The same through the engine, its weights, gradients and links set by hand."""
     layer = nn.Linear(active.shape[1], active.shape[0], bias=False, dtype=torch.float64)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    size = active.numel()
+    size = active.numel() if region is None else int(region.sum())
+    structure = Structure(group="row", allowed=None if region is None else {"weight": region})
     density = schedules.Linear(int(active.sum()) / size, total / size)
-    method = sc.SRigL(density, 1, 1, rate=schedules.Constant(rate), ablate=ablate, spare=())  # type: ignore[arg-type]
+    steady = schedules.Constant(rate)
+    method = sc.SRigL(density, 1, 1, steady, ablate, (), structure=structure)  # type: ignore[arg-type]
     engine = sc.sparsify(layer, optimizer, method)
     state = engine.state_dict()
     with torch.no_grad():
@@ -116,6 +153,7 @@ def test_totals_are_exact_and_rows_equal_after_every_step(optimizer: str) -> Non
 
 
 def test_the_last_update_of_a_cosine_changes_nothing() -> None:
+    assert sc.SRigL(0.3, end=8, rate=0.4).rate == schedules.Cosine(0.4)
     run = training(mlp(6, 24, 24, 5), sc.SRigL(0.3, end=8, every=2, ablate=1.0))
     data = batches(8, 8, 6, 5)
     for batch in data[:7]:
@@ -264,6 +302,11 @@ def test_what_is_ablated_is_left_out_of_the_cost_and_of_sparse_layers() -> None:
     torch.testing.assert_close(sc.compile_sparse(run.model, run.engine, sample)(sample), run.model(sample))
 
 
+def test_every_neuron_begins_with_a_link_however_low_the_density() -> None:
+    run = training(mlp(6, 24, 5), sc.SRigL(0.01, end=100, every=1))
+    assert [mask.sum(dim=1).tolist() for mask in run.engine.masks.values()] == [[1] * 24, [1] * 5]
+
+
 def test_a_density_that_falls_is_exact() -> None:
     require_exact_density(sc.SRigL(schedules.Cubic(1.0, 0.2), end=10, every=1))  # type: ignore[arg-type]
 
@@ -280,6 +323,32 @@ def test_a_density_that_falls_is_exact() -> None:
 def test_what_cannot_be_is_told(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sc.SRigL(0.3, end=100, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("where", ["weight", "gradient"])
+def test_a_number_that_is_not_finite_is_named_and_nothing_changes(where: str) -> None:
+    run = training(mlp(6, 12, 5), sc.SRigL(0.4, end=100, every=1))
+    weight, mask = run.model[0].weight, run.engine.masks["0.weight"]  # type: ignore[index]
+    run.model(torch.randn(4, 6)).square().mean().backward()
+    with torch.no_grad():
+        if where == "weight":
+            weight[tuple(mask.nonzero()[0])] = float("inf")
+        else:
+            weight.grad[tuple((~mask).nonzero()[0])] = float("nan")
+    before = copied(run.engine.masks)
+    with pytest.raises(
+        FloatingPointError, match=r"0.weight: 1 scores of magnitude \(drop\) or gradient \(grow\) are not finite"
+    ):
+        run.optimizer.step()
+    assert same(before, run.engine.masks)
+
+
+def test_rows_that_are_inputs_are_refused() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 4, 1), nn.ConvTranspose1d(4, 3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"1.weight: .*the rows of a transposed convolution are its inputs; exclude"):
+        sc.sparsify(model, optimizer, sc.SRigL(0.3, end=100), include="*")
+    sc.sparsify(model, optimizer, sc.SRigL(0.3, end=100), include="*", exclude="1")
 
 
 def test_a_spared_layer_that_is_not_there_is_told() -> None:

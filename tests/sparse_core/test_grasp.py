@@ -127,6 +127,15 @@ def test_attention_is_differentiated_twice() -> None:
     assert sum(int(mask.sum()) for mask in found.values()) == round(0.3 * (24 * 8 + 8 * 8 + 16 * 8 * 2))
 
 
+def test_a_layer_that_a_loss_does_not_use_scores_nothing_for_it() -> None:
+    model, (x, y) = network(), batch()
+    aside = nn.ModuleDict({"net": model, "other": nn.Linear(4, 4, dtype=torch.float64)})
+    found = scores_of(aside, loss_of(model, x, y))
+    assert not found["other.weight"].any()
+    for name, score in scores_of(model, loss_of(model, x, y)).items():
+        assert torch.equal(found[f"net.{name}"], score)
+
+
 def test_units_live_and_die_by_the_sum_of_their_scores() -> None:
     model, (x, y) = network(), batch()
     scores = scores_of(model, loss_of(model, x, y), temperature=200.0)

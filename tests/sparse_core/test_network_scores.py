@@ -78,6 +78,13 @@ def test_scores_do_not_depend_on_the_order_of_sums(monkeypatch: pytest.MonkeyPat
     assert torch.equal(ch3_l3(torch.zeros(70, 90), None, context(mask)), whole)
 
 
+def test_a_step_inside_of_autocast_counts_as_exactly() -> None:
+    mask = drawn(300, 400, 0.9, 6)
+    plain = ch3_l3(torch.zeros(300, 400), None, context(mask))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ch3_l3(torch.zeros(300, 400), None, context(mask)), plain)
+
+
 class Largest(TorchDispatchMode):
     """Keeps the number of entries of the largest tensor that any operation makes."""
 
@@ -137,10 +144,10 @@ def test_equal_scores_and_links_without_paths_come_in_hashed_order_after_larger_
 
 
 def test_relative_importance_is_the_share_in_a_links_row_and_column() -> None:
-    weight = torch.tensor([[1.0, -3.0, 9.0], [-1.0, 0.0, 0.0]])
-    mask = torch.tensor([[True, True, False], [True, True, False]])
+    weight = torch.tensor([[1.0, -3.0, 9.0], [-1.0, 0.0, 0.0], [5.0, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
     found = relative_importance(weight, None, context(mask))
-    assert found.tolist() == [[1 / 4 + 1 / 2, 3 / 4 + 1, 0.0], [1 + 1 / 2, 0.0, 0.0]]
+    assert found.tolist() == [[1 / 4 + 1 / 2, 3 / 4 + 1, 0.0], [1 + 1 / 2, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 def test_no_gradient_is_needed() -> None:

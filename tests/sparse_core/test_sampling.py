@@ -13,7 +13,7 @@ from sparse_core.scores import Context, needs_gradient, watches_every_step
 from sparse_core.selection import take_largest
 from sparse_core.structure import Structure
 
-DRAWS = 4000
+DRAWS = 20_000
 WEIGHTS = [1.0, -2.0, 0.5, 4.0]
 
 
@@ -35,24 +35,16 @@ def inclusion(chances: list[float], count: int) -> list[float]:
 
 @pytest.mark.parametrize(("power", "count"), [(1.0, 1), (1.0, 2), (3.0, 2), (2.0, 3)])
 def test_draws_are_in_proportion_to_the_power_of_the_score(power: float, count: int) -> None:
-    weight = torch.tensor([WEIGHTS])
-    score = sampled(scores.magnitude, power)
-    drawn = torch.zeros(4)
-    for update in range(DRAWS):
-        keys = score(weight, None, context((1, 4), update=update))
-        drawn += take_largest(keys, torch.ones(1, 4, dtype=torch.bool), torch.tensor([count])).taken[0]
+    keys = sampled(scores.magnitude, power)(torch.tensor([WEIGHTS] * DRAWS), None, context((DRAWS, 4)))
+    drawn = take_largest(keys, torch.ones(DRAWS, 4, dtype=torch.bool), torch.full((DRAWS,), count)).taken.double().mean(0)
     expected = inclusion([abs(value) ** power for value in WEIGHTS], count)
-    assert (drawn / DRAWS).tolist() == pytest.approx(expected, abs=4 * 0.5 / DRAWS**0.5)
+    assert drawn.tolist() == pytest.approx(expected, abs=4 * 0.5 / DRAWS**0.5)
 
 
 def test_units_are_drawn_in_proportion_to_the_sum_of_their_weights() -> None:
-    grid = Structure(unit=(1, 2), pool="max").fit("layer.weight", (1, 4))
-    score = sampled(scores.magnitude)
-    first = 0
-    for update in range(DRAWS):
-        keys = grid.scores_of(score(torch.tensor([WEIGHTS]), None, context((1, 4), update=update)))
-        first += int(keys[0, 0] > keys[0, 1])
-    assert first / DRAWS == pytest.approx(3.0 / 7.5, abs=4 * 0.5 / DRAWS**0.5)
+    grid = Structure(unit=(1, 2), group="row", pool="max").fit("layer.weight", (DRAWS, 4))
+    keys = grid.scores_of(sampled(scores.magnitude)(torch.tensor([WEIGHTS] * DRAWS), None, context((DRAWS, 4))))
+    assert float((keys[:, 0] > keys[:, 1]).double().mean()) == pytest.approx(3.0 / 7.5, abs=4 * 0.5 / DRAWS**0.5)
 
 
 def test_the_power_follows_its_schedule_to_its_end() -> None:
@@ -62,6 +54,19 @@ def test_the_power_follows_its_schedule_to_its_end() -> None:
     for step, power in ((0, 1.0), (5, 2.0), (10, 3.0), (12, 3.0)):
         keys = score(weight, None, context((1, 3), step=step))
         torch.testing.assert_close(keys, weight.log() * power + noise)
+
+
+@pytest.mark.parametrize(
+    ("power", "end", "message"),
+    [
+        (-1.0, None, "the power is -1.0 at step 0, expected at least 0"),
+        (Linear(1.0, -2.0), 10, "the power is -2.0 at step 10"),
+        (Linear(1.0, 3.0), None, "give the method an `end`"),
+    ],
+)
+def test_powers_that_cannot_be_are_told_before_anything_trains(power: float, end: int | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampled(scores.magnitude, power, end)
 
 
 def test_zeros_come_last_in_hashed_order_and_nothing_is_infinite() -> None:
@@ -74,6 +79,18 @@ def test_zeros_come_last_in_hashed_order_and_nothing_is_infinite() -> None:
     assert keys[~present].unique().numel() == (~present).sum()
     other = sampled(scores.magnitude, 3.0)(weight, None, context((60, 50), update=1))
     assert not torch.equal(other[~present].argsort(), keys[~present].argsort())
+
+
+def test_the_smallest_number_there_is_comes_before_zeros() -> None:
+    weight = torch.full((60, 50), 5e-324, dtype=torch.float64)
+    weight[:30] = 0
+    keys = sampled(scores.magnitude)(weight, None, context((60, 50)))
+    assert keys[30:].min() > keys[:30].max()
+
+
+def test_draws_of_many_equal_links_are_told_apart() -> None:
+    keys = sampled(scores.magnitude)(torch.ones(300, 200), None, context((300, 200)))
+    assert keys.unique().numel() == 60_000  # of 24 bits, some hundred would have met another
 
 
 def test_a_score_that_is_no_number_stays_none() -> None:

@@ -3,7 +3,10 @@
 import copy
 import itertools
 import math
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -63,7 +66,7 @@ def test_scores_are_the_strength_of_all_paths_through_a_link() -> None:
             assert float(score[row, column]) == pytest.approx(strength, rel=1e-12)
 
 
-@pytest.mark.parametrize(("rounds", "density"), [(1, 0.3), (4, 0.3), (7, 0.15)])
+@pytest.mark.parametrize(("rounds", "density"), [(1, 0.3), (2, 0.2), (4, 0.3), (7, 0.15)])
 def test_rounds_prune_as_a_plain_loop_does(rounds: int, density: float) -> None:
     model = network(3, 5, 4, 3, seed=rounds)
     weights = [weight.tolist() for weight in weights_of(model).values()]
@@ -80,6 +83,49 @@ def test_rounds_prune_as_a_plain_loop_does(rounds: int, density: float) -> None:
     found = masks(model, layout.synflow(torch.ones(1, 3), rounds), density)
     for n, mask in enumerate(found.values()):
         assert {(n, row, column) for row, column in mask.nonzero().tolist()} == {link for link in links if link[0] == n}
+
+
+class Beside(nn.Module):
+    """A layer whose outputs are next to nothing beside another's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.strong, self.weak = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.strong(x) + 1e-6 * self.weak(x)
+
+
+def after_a_round(model: nn.Module, left: dict[str, Tensor]) -> dict[str, list[list[float]]]:
+    """The signs of the scores in the second of two rounds, after the first has left these links."""
+    shares: list[float] = []
+
+    def keep(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+        shares.append(share)
+        return left
+
+    start = Start(model, weights_of(model), [], 0.25, keep)
+    found = synflow_scores(start, torch.ones(1, next(iter(left.values())).shape[1]), 2, torch.float64)
+    assert shares == [0.5]
+    return {name: score.sign().tolist() for name, score in found.items()}
+
+
+def test_what_a_round_took_away_is_below_what_is_left_without_a_flow() -> None:
+    left = {"0.weight": torch.tensor([[True, True], [True, False]]), "2.weight": torch.tensor([[False, True]])}
+    assert after_a_round(network(2, 2, 1), left) == {"0.weight": [[0, 0], [1, -1]], "2.weight": [[-1, 1]]}
+    none, every = torch.zeros(4, 6, dtype=torch.bool), torch.ones(4, 6, dtype=torch.bool)
+    assert after_a_round(Beside(), {"strong.weight": every, "weak.weight": none})["weak.weight"] == [[-1.0] * 6] * 4
+    with pytest.raises(ValueError, match="no path is left through the network after round 1; raise the density"):
+        after_a_round(Beside(), {"strong.weight": none, "weak.weight": none})
+
+
+def test_a_layer_that_every_round_would_empty_is_named_once() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = masks(Beside(), layout.synflow(torch.ones(1, 6), 10), 0.25)
+    assert [str(one.message).partition(";")[0] for one in told] == ["the layout SynFlow would leave no link in weak.weight"]
+    assert {name: int(mask.sum()) for name, mask in found.items()} == {"strong.weight": 11, "weak.weight": 1}
 
 
 def test_what_flows_into_a_layer_flows_out_of_it() -> None:
@@ -175,18 +221,24 @@ class Scene:
     valid: Tensor
 
 
+class Pair(NamedTuple):
+    x: Tensor
+    valid: Tensor
+
+
 class OfScenes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 2)
 
-    def forward(self, scene: Scene) -> Scene:
-        return Scene(self.layer(scene.x) * scene.valid.unsqueeze(-1), scene.valid)
+    def forward(self, scene: Scene | Pair) -> Scene | Pair:
+        return type(scene)(self.layer(scene.x) * scene.valid.unsqueeze(-1), scene.valid)
 
 
-def test_samples_and_outputs_may_be_data_classes_and_masks_stay_masks() -> None:
+@pytest.mark.parametrize("kind", [Scene, Pair])
+def test_samples_and_outputs_may_be_data_classes_and_named_tuples_and_masks_stay_masks(kind: type) -> None:
     model = OfScenes()
-    scene = Scene(torch.full((3, 3), float("nan")), torch.tensor([True, False, True]))
+    scene = kind(torch.full((3, 3), float("nan")), torch.tensor([True, False, True]))
     found = scores_of(model, (scene,))
     torch.testing.assert_close(found["layer.weight"], 2 * model.layer.weight.detach().abs().double())
     assert scene.x.isnan().all()

@@ -40,8 +40,8 @@ def test_the_threshold_stays_a_number_however_long_it_misses() -> None:
 
 
 def test_only_active_links_are_counted() -> None:
-    size, active = torch.tensor([[0.0, 0.1, 0.2, 0.3]]), torch.tensor([[False, True, True, True]])
-    assert int(count_below(torch.tensor(0.25), [size, size], [active, ~active])) == 3
+    size, active = torch.tensor([[0.0, 0.1, 0.25, 0.3]]), torch.tensor([[False, True, True, True]])
+    assert int(count_below(torch.tensor(0.25), [size, size], [active, ~active])) == 2  # what equals it is not below it
 
 
 def held(run: Training) -> float:
@@ -77,19 +77,48 @@ def test_the_number_that_goes_comes_near_what_is_wanted() -> None:
     assert 0.1 * links < late < 0.4 * links  # steps of two cannot come nearer than a factor of two on either side
 
 
-def test_growth_follows_the_links_that_are_left() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 20, bias=False), nn.Linear(20, 20, bias=False))
+def with_weak_links(size: int, weak: tuple[int, ...], method: Method, density: dict[str, float] | None = None) -> Training:
+    """Square layers with so many links of 0.1, the others of 1; one step is done."""
+    model = nn.Sequential(*(nn.Linear(size, size, bias=False) for _ in weak))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    engine = sc.sparsify(model, optimizer, sc.DSR(0.25, end=100, every=1, rate=0.5, threshold=0.5))
+    engine = sc.sparsify(model, optimizer, method, density=density)
     with torch.no_grad():
-        for weight, weak in zip(model.parameters(), (80, 20), strict=True):
-            values = torch.cat([torch.full((weak,), 0.1), torch.full((100 - weak,), 1.0)])
-            weight.view(-1)[engine.masks["0.weight" if weak == 80 else "1.weight"].view(-1)] = values
-    model(torch.randn(3, 20)).sum().backward()
+        for number, weight, mask in zip(weak, model.parameters(), engine.masks.values(), strict=True):
+            links = int(mask.sum())
+            weight.view(-1)[mask.view(-1)] = torch.cat([torch.full((number,), 0.1), torch.ones(links - number)])
+    model(torch.randn(3, size)).sum().backward()
     optimizer.step()
+    return Training(model, optimizer, engine)
+
+
+def links_of(run: Training) -> list[int]:
+    return [int(mask.sum()) for mask in run.engine.masks.values()]
+
+
+def test_growth_follows_the_links_that_are_left() -> None:
+    run = with_weak_links(20, (80, 20), sc.DSR(0.25, end=100, every=1, rate=0.5, threshold=0.5))
     # 100 go, 20 and 80 are left: those 100 are shared out as 1 to 4.
-    assert [int(mask.sum()) for mask in engine.masks.values()] == [20 + 20, 80 + 80]
+    assert links_of(run) == [20 + 20, 80 + 80]
+
+
+def test_what_a_layer_lost_is_room_for_growth() -> None:
+    run = with_weak_links(10, (5, 15), sc.DSR(0.9, end=100, every=1, rate=0.1, threshold=0.5))
+    # 20 go, 85 and 75 are left: those 20 are shared out as 17 to 15, though the first layer had but 10 free places.
+    assert links_of(run) == [85 + 11, 75 + 9]
+
+
+def test_the_threshold_follows_all_links_below_it_and_wants_no_more_than_there_is_room_for() -> None:
+    run = with_weak_links(10, (20,), sc.DSR(0.9, end=100, every=1, rate=0.5, threshold=0.5))
+    assert links_of(run) == [90]
+    assert held(run) == 0.25  # 20 were below, 10 can go, so 10 were wanted
+
+
+def test_layers_of_given_density_exchange_their_share_whatever_is_below_the_threshold() -> None:
+    run = with_weak_links(10, (10, 0), sc.DSR(0.5, end=100, every=1, rate=0.3, threshold=1e-6), {"0": 0.2})
+    run.optimizer.zero_grad()
+    run.model(torch.randn(3, 10)).sum().backward()
+    assert {name: int(mask.sum()) for name, mask in run.engine.propose().dropped.items()} == {"0.weight": 6, "1.weight": 0}
+    assert links_of(run) == [20, 50]
 
 
 def test_no_layer_loses_its_last_link_and_no_more_go_than_there_is_room_for() -> None:
@@ -192,6 +221,10 @@ def test_a_density_that_falls_or_rises_is_exact() -> None:
     [
         (lambda: sc.DSR(0.3, end=100, scope="layer"), "one number for all layers: give scope='global', not 'layer'"),
         (lambda: sc.DSR(0.3, end=100, structure=Structure(group="row")), "fixed counts per row do not allow"),
+        (
+            lambda: sc.DSR(0.3, end=100, grow=None),
+            "says how many links are exchanged: give the method `drop` and `grow`",
+        ),
         (lambda: sc.DSR(0.3, end=100, threshold=0.0), "Threshold.start is 0.0: expected a positive number"),
         (lambda: sc.DSR(0.3, end=100, tolerance=1.0), "Threshold.tolerance is 1.0: expected 0 <= tolerance < 1"),
     ],
@@ -199,6 +232,32 @@ def test_a_density_that_falls_or_rises_is_exact() -> None:
 def test_what_cannot_be_is_told(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_a_density_that_falls_leaves_every_layer_its_largest_weight() -> None:
+    """A layer of small weights would be emptied by the others, and without survivors nothing would ever grow there again."""
+    model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    engine = sc.sparsify(model, optimizer, sc.DSR(schedules.Linear(0.9, 0.2), end=6, every=1))  # type: ignore[arg-type]
+    with torch.no_grad():
+        model[0].weight.mul_(1e-6)
+    for step in range(1, 7):
+        largest = model[0].weight.detach().abs().argmax()
+        optimizer.zero_grad()
+        model(torch.randn(4, 10)).square().mean().backward()
+        optimizer.step()
+        assert engine.masks["0.weight"].view(-1)[largest]
+        assert sum(int(mask.sum()) for mask in engine.masks.values()) == round((0.9 - 0.7 * step / 6) * 200)
+
+
+def test_the_preset_has_one_density_for_all_layers_and_a_steady_rate() -> None:
+    method = sc.DSR(0.3, 100)
+    assert (method.spread.name, method.rate, method.threshold) == ("uniform", 0.1, Threshold(1e-3, 0.1))
+
+
+def test_a_threshold_may_be_given_whole() -> None:
+    assert sc.DSR(0.3, 100, threshold=Threshold(0.01, 0.5)).threshold == Threshold(0.01, 0.5)
+    assert sc.DSR(0.3, 100, threshold=0.01, tolerance=0.5).threshold == Threshold(0.01, 0.5)
 
 
 def test_survivors_may_share_out_other_growth_too() -> None:
