@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 import sparse_core
 from sparse_core import Method, OffMask, SparseEngine, Structure, layout, masks, scores
 from sparse_core.schedules import Linear
-from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, same, training
+from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, same, through_a_file, training
 
 DATA = batches(12, 8, 8, 4)
 DOUBLE = batches(12, 8, 8, 4, torch.float64)
@@ -136,9 +137,40 @@ def test_an_optimizer_that_fails_in_the_middle_costs_that_step_only() -> None:
     group["betas"] = betas
     dense = whole.engine.dense_weights()
     assert all(torch.equal(value, dense[name]) for name, value in broken.engine.dense_weights().items())
-    broken.step(DATA[2])
-    for name, mask in broken.engine.masks.items():
-        assert not broken.model.get_parameter(name)[~mask].any()
+    with pytest.warns(UserWarning, match=r"ended with an error and left weights off the mask in the model"):
+        broken.step(DATA[2])
+    assert_zero_off_the_mask(broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        broken.step(DATA[3])
+
+
+def assert_zero_off_the_mask(run: Training) -> None:
+    for name, mask in run.engine.masks.items():
+        assert not run.model.get_parameter(name)[~mask].any()
+
+
+@pytest.mark.parametrize("after", ["detach", "state_dict", "load_state_dict", "a step without gradients"])
+def test_after_an_optimizer_has_failed_the_model_is_sparse_again_and_nothing_off_the_mask_is_lost(after: str) -> None:
+    run = started(STE)
+    run.step(DATA[0])
+    state, dense, group = through_a_file(run.engine.state_dict()), run.engine.dense_weights(), run.optimizer.param_groups[0]
+    backward(run.model, DATA[1])
+    betas, group["betas"] = group["betas"], None
+    with pytest.raises(TypeError):
+        run.optimizer.step()
+    group["betas"] = betas
+    assert run.model.get_parameter("0.weight")[~run.engine.masks["0.weight"]].any()
+    if after == "detach":
+        run.engine.detach()
+    elif after == "state_dict":
+        run.engine.state_dict()
+    elif after == "load_state_dict":
+        run.engine.load_state_dict(state)
+    run.optimizer.zero_grad()
+    run.optimizer.step()
+    assert_zero_off_the_mask(run)
+    assert same(run.engine.dense_weights(), dense)
 
 
 # Loss scaling.
