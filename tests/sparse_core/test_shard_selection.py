@@ -173,3 +173,19 @@ def test_a_rank_with_a_single_row_of_many_has_its_share_of_links(
     parts = shards(shape, rows, Meeting(len(rows)))
     found = [count for part in parts for count in counts(grid_of_shard("w", grid, part), part)]
     assert found == counts(grid, None)
+
+
+@pytest.mark.parametrize("rows", SPLITS, ids=str)
+@pytest.mark.parametrize("group", ["tensor", "row"])
+def test_a_rank_knows_its_part_of_the_allowed_region_and_the_room_of_the_whole(rows: list[int], group: str) -> None:
+    region = (torch.arange(9 * 7).view(9, 7) % 5 > 1) & (torch.arange(9) < 7).view(9, 1)
+    whole = Structure(group=group, allowed={"w": region}).fit("w", (9, 7))
+    parts = shards((9, 7), rows, Meeting(len(rows)))
+    grids = [grid_of_shard("w", whole, part) for part in parts]
+    for grid, part in zip(grids, parts, strict=True):
+        assert part.offset == part.start * 7
+        assert torch.equal(grid.mask_of(grid.allowed_units(region.device)), part.of(region))
+        if group == "tensor":
+            assert grid.room() == whole.room()
+    if group == "row":
+        assert [room for grid in grids for room in grid.room()] == whole.room()
