@@ -60,7 +60,8 @@ class SparseEngine:
             off_mask_step.set_aside(self._layers, method)
         self._working = [_working_mask(layer) for layer in self._layers]
         self._masks = MappingProxyType({layer.name: layer.mask for layer in self._layers})
-        self._brought_in = False  # between the hooks of a step: the model has weights off the mask
+        self._brought_in = False  # between the hooks of a step (and after one that failed): the model has weights off the mask
+        self._warned_of_failure = False
         self._handles: list[Any] = []
         self._attach()
 
@@ -153,6 +154,7 @@ class SparseEngine:
 
         Under FSDP2 the whole weights' masks, layer by layer gathered to the CPU: every rank must call it, and gets the same.
         """
+        self._recover()
         return saving.state_of(self._layers, self._method, self._seed, self._step, self._updates, self._requested)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -162,6 +164,7 @@ class SparseEngine:
             ValueError: masks of another model, naming the layer; nothing is changed then.
         """
         loaded = saving.checked(state, self._layers, self._method)
+        self._recover()
         self._step, self._updates, self._requested, self._seed = loaded.step, loaded.updates, loaded.requested, loaded.seed
         self._masked.clear()
         for layer, saved in zip(self._layers, loaded.layers, strict=True):
@@ -178,6 +181,7 @@ class SparseEngine:
 
     def detach(self) -> None:
         """Leave model and optimizer alone from now on. The weights keep their zeros, the engine its masks (and `off_mask`)."""
+        self._recover()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -208,6 +212,13 @@ class SparseEngine:
             engine = alive()
             if engine is None or engine._wants_dense():
                 return
+            if engine._brought_in and not engine._warned_of_failure:
+                engine._warned_of_failure = True
+                warnings.warn(
+                    "the last optimizer.step() ended with an error and left weights off the mask in the model, which this "
+                    "backward pass has seen; the next step puts them away, and so does engine.state_dict()",
+                    stacklevel=2,
+                )
             gradient = engine._layers[index].gradient
             if gradient is not None and parameter.grad is not None:
                 gradient.mul_(engine._working[index])
@@ -237,6 +248,7 @@ class SparseEngine:
     def _before_step(self) -> None:
         """All that happens between the gradients and the optimizer."""
         check_parameters(self._model, self._layers)
+        self._recover()
         if all(layer.target.parameter.grad is None for layer in self._layers):
             return
         step = self._step + 1
@@ -266,6 +278,13 @@ class SparseEngine:
             self._clear()
 
     # How it is done.
+
+    @torch.no_grad()
+    def _recover(self) -> None:
+        """After a step that ended with an error: zeros off the mask again. The engine has the values as they were before it."""
+        if self._brought_in:
+            self._brought_in = self._warned_of_failure = False
+            self._clear()
 
     def _update(self, step: int) -> None:
         method, requested = self._method, self._requested

@@ -13,6 +13,7 @@ from sparse_core.engine import SparseEngine
 from sparse_core.packing import unpack
 from sparse_core.radix import number
 from sparse_core.selection import take_largest
+from sparse_core.shard import refuse_sharded
 from sparse_core.targets import plain_names
 from sparse_core.wrappers import unwrapped
 
@@ -235,7 +236,7 @@ def parameters_of(model: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
     """The model's parameters that the masks belong to, by name, wrappers left out.
 
     Raises:
-        ValueError: a mask that is not bool, that fits no parameter's name, or not its shape.
+        ValueError: a mask that is not bool, that fits no parameter's name, or not its shape; a sharded parameter.
     """
     places = plain_names(unwrapped(model))
     found: dict[str, nn.Parameter] = {}
@@ -245,6 +246,7 @@ def parameters_of(model: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
         owner, attribute = places[name]
         parameter = owner._parameters[attribute]
         assert parameter is not None
+        refuse_sharded(name, parameter)
         if mask.dtype != torch.bool or mask.shape != parameter.shape:
             raise ValueError(f"{name}: the mask is {mask.dtype} {tuple(mask.shape)}, the weight has {tuple(parameter.shape)}")
         found[name] = parameter

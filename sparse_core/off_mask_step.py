@@ -21,17 +21,7 @@ _VALUES, _MOVING = "weights off the mask", "weights that move"  # in a saved lay
 
 @torch.no_grad()
 def set_aside(layers: Sequence[SparseLayer], method: Method) -> None:
-    """Take what the weights are off the mask into the engine, at its beginning.
-
-    Raises:
-        ValueError: weights in shards, whose magnitudes one process alone cannot rank.
-    """
-    for layer in layers:
-        if hasattr(layer.target.parameter, "to_local"):
-            raise ValueError(
-                f"{layer.name} is sharded (FSDP2), and methods that keep weights off the mask need whole weights: use "
-                "DistributedDataParallel, or a method without `off_mask`"
-            )
+    """Take what the weights are off the mask into the engine, at its beginning."""
     for layer in layers:
         parameter = layer.target.parameter.detach()
         apart = _everywhere(layer) & ~layer.mask

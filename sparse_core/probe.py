@@ -10,6 +10,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from sparse_core.shard import refuse_sharded
+
 _WRAPPERS = frozenset({"_orig_mod", "module"})  # what torch.compile and data parallel wrappers put into a name
 
 
@@ -57,7 +59,7 @@ class Names:
     def resolve(self, name: str, mask: Tensor) -> str:
         """First name of the parameter that a mask is for.
 
-        Raises ValueError if there is none or it has another shape, TypeError if the mask is not a bool tensor.
+        Raises ValueError if there is none, or it is sharded or has another shape, TypeError if the mask is not a bool tensor.
         """
         if name not in self.by_alias:
             near = difflib.get_close_matches(name, self.by_alias, n=3)
@@ -67,6 +69,7 @@ class Names:
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"mask {name!r} must be a bool tensor, not {getattr(mask, 'dtype', type(mask).__name__)}")
         first = self.by_alias[name]
+        refuse_sharded(name, self.first[first])
         if mask.shape != self.first[first].shape:
             raise ValueError(f"mask {name!r} has shape {tuple(mask.shape)}, its parameter {tuple(self.first[first].shape)}")
         return first

@@ -20,6 +20,15 @@ def is_sharded(tensor: Tensor | None) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
+def refuse_sharded(name: str, tensor: Tensor) -> None:
+    """Raise ValueError for a weight of which ranks have some rows each, for functions that want it whole."""
+    if is_sharded(tensor):
+        raise ValueError(
+            f"{name} is sharded (FSDP2), and this wants whole weights and masks: call it in one process, with the full state "
+            "of the model and with `masks.whole(engine)` as masks"
+        )
+
+
 def local(tensor: Any) -> Any:
     """The part of a DTensor that this rank holds, over the same memory; anything else as it is."""
     return tensor.detach().to_local() if is_sharded(tensor) else tensor

@@ -29,7 +29,10 @@ def refuse_unshardable(layers: Sequence[SparseLayer], method: Method, seed: int)
         raise ValueError("the sparse weights are sharded over different meshes; call sparsify once for those of each")
     for field in fields(method):
         if field.name not in _METHOD and getattr(method, field.name) != field.default:
-            raise ValueError(f"Method.{field.name} does not work on the rows that a rank has after fully_shard; leave it out")
+            raise ValueError(
+                f"Method.{field.name} does not work on the rows that a rank has after fully_shard; leave it out, or train with "
+                "DistributedDataParallel"
+            )
     ranking = [field.name for field in fields(method.spread) if getattr(method.spread, field.name) is not None]
     if not set(ranking) <= _LAYOUT:
         raise ValueError(

@@ -312,9 +312,10 @@ def group_counts(layers: Sequence[SparseLayer], method: Method, density: float |
     counts, carry = [], 0.0
     for layer, wanted in zip(layers, links, strict=True):
         room, members = layer.grid.room(), layer.grid.members
-        if layer.grid.groups == 1 and layer.fixed_density is not None:
+        together = layer.grid.groups == 1 and layer.groups_of is None  # a rank may have a single group of several
+        if together and layer.fixed_density is not None:
             counts.append([min(max(1, int(wanted / members + 0.5)), room[0])])
-        elif layer.grid.groups == 1:
+        elif together:
             # What one layer's whole units cannot express, the next layer makes up for.
             exact = (wanted + carry) / members
             units = min(max(1, int(exact + 0.5)), room[0])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparse_core.probe import Names, aligned, call, parameter_names, unchanged
+from sparse_core.shard import refuse_sharded
 from sparse_core.sparse.linear import Linear
 from sparse_core.wrappers import unwrapped, wrapped_module
 
@@ -181,7 +182,12 @@ def checked_masks(names: Names, engine: HasMasks) -> dict[str, tuple[str, Tensor
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy without the wrappers of torch.compile and data parallel training, at any depth."""
+    """A deep copy without the wrappers of torch.compile and data parallel training, at any depth.
+
+    Raises ValueError for a model that was given to `fully_shard`.
+    """
+    for name, parameter in model.named_parameters():
+        refuse_sharded(name, parameter)
     memo: dict[int, Any] = {}
     wrappers = [(module, inner) for module in model.modules() if (inner := wrapped_module(module)) is not None]
     for module, inner in reversed(wrappers):  # the innermost first

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 import sparse_core
 from sparse_core import Method, OffMask, SparseEngine, Structure, layout, masks, scores
 from sparse_core.schedules import Linear
-from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, same, training
+from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, same, through_a_file, training
 
 DATA = batches(12, 8, 8, 4)
 DOUBLE = batches(12, 8, 8, 4, torch.float64)
@@ -136,9 +138,77 @@ def test_an_optimizer_that_fails_in_the_middle_costs_that_step_only() -> None:
     group["betas"] = betas
     dense = whole.engine.dense_weights()
     assert all(torch.equal(value, dense[name]) for name, value in broken.engine.dense_weights().items())
-    broken.step(DATA[2])
-    for name, mask in broken.engine.masks.items():
-        assert not broken.model.get_parameter(name)[~mask].any()
+    with pytest.warns(UserWarning, match=r"ended with an error and left weights off the mask in the model"):
+        broken.step(DATA[2])
+    assert_zero_off_the_mask(broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        broken.step(DATA[3])
+
+
+def assert_zero_off_the_mask(run: Training) -> None:
+    for name, mask in run.engine.masks.items():
+        assert not run.model.get_parameter(name)[~mask].any()
+
+
+@pytest.mark.parametrize("after", ["detach", "state_dict", "load_state_dict", "a step without gradients"])
+def test_after_an_optimizer_has_failed_the_model_is_sparse_again_and_nothing_off_the_mask_is_lost(after: str) -> None:
+    run = training(mlp(8, 16, 4), STE, "SGD")
+    run.step(DATA[0])
+    state, kept = through_a_file(run.engine.state_dict()), copied(run.engine.off_mask)
+    backward(run.model, DATA[1])
+
+    def half_done(*_: Any) -> None:
+        with torch.no_grad():
+            run.model.get_parameter("0.weight").mul_(2)
+        raise ArithmeticError
+
+    failing = run.optimizer.register_step_pre_hook(half_done)  # after the engine's
+    with pytest.raises(ArithmeticError):
+        run.optimizer.step()
+    failing.remove()
+    assert run.model.get_parameter("0.weight")[~run.engine.masks["0.weight"]].any()
+    if after == "detach":
+        run.engine.detach()
+    elif after == "state_dict":
+        run.engine.state_dict()
+    elif after == "load_state_dict":
+        run.engine.load_state_dict(state)
+    run.optimizer.zero_grad()
+    run.optimizer.step()
+    assert_zero_off_the_mask(run)
+    assert same(run.engine.off_mask, kept)
+
+
+@METHODS
+def test_what_is_written_into_the_model_off_the_mask_is_not_added_to_what_the_engine_holds(method: Method) -> None:
+    plain, written = (started(method) for _ in range(2))
+    for run in (plain, written):
+        run.step(DATA[0])
+        backward(run.model, DATA[1])
+    with torch.no_grad():
+        for name, mask in written.engine.masks.items():
+            written.model.get_parameter(name).add_((~mask).float())
+    for run in (plain, written):
+        run.optimizer.step()
+    assert_zero_off_the_mask(written)
+    assert close(everything(plain), everything(written), 1e-6)
+
+
+@pytest.mark.parametrize("decoupled", [False, True], ids=["in the gradient", "decoupled"])
+@METHODS
+def test_a_layer_without_a_gradient_is_left_alone(method: Method, decoupled: bool) -> None:
+    assert method.off_mask is not None
+    run = started(replace(method, off_mask=replace(method.off_mask, decoupled=decoupled)))
+    run.step(DATA[0])
+    run.optimizer.zero_grad()
+    backward(run.model, DATA[1])
+    run.model.get_parameter("0.weight").grad = None
+    before = run.engine.dense_weights()
+    run.optimizer.step()
+    after = run.engine.dense_weights()
+    assert torch.equal(after["0.weight"], before["0.weight"])
+    assert not torch.equal(after["2.weight"], before["2.weight"])
 
 
 # Loss scaling.
@@ -177,12 +247,15 @@ def test_a_skipped_step_leaves_everything_and_the_scale_does_not_reach_the_penal
 def test_state_stays_with_what_moves_and_only_with_it() -> None:
     run = started(sparse_core.TopKAST(0.25, every=1, penalty=0.0), "AdamW", lr=0.1)
     left = came = 0
+    explored = copied(run.engine.masks)
     for batch in DATA:
         before = [(layer.mask.clone(), layer.moving.clone()) for layer in run.engine._layers]
         moments = [
             run.optimizer.state[layer.target.parameter].get("exp_avg", torch.zeros(())).clone() for layer in run.engine._layers
         ]
         run.step(batch)
+        explored = {name: links | run.engine.masks[name] for name, links in explored.items()}
+        assert same(run.engine.explored, explored)
         for layer, (mask, moving), moment in zip(run.engine._layers, before, moments, strict=True):
             state, gradient = run.optimizer.state[layer.target.parameter], layer.target.parameter.grad
             assert gradient is not None
@@ -356,6 +429,8 @@ def test_frozen_links_keep_their_values_on_and_off_the_mask(method: Method) -> N
         ({"final_prune": True, "end": 9}, "does not go with Method.final_prune = True"),
         ({"density": None, "layout": layout.epsilon(3)}, "needs a Method.density, and the layout epsilon"),
         ({"backward": 0.1}, "OffMask.backward is 0.1, below the density of links 0.25"),
+        ({"backward": 0.0}, "OffMask.backward is 0.0: expected a share"),
+        ({"penalty": math.inf}, "OffMask.penalty is inf: expected a factor from 0"),
         ({"backward": 1.5}, "OffMask.backward is 1.5: expected a share"),
         ({"penalty": -1.0}, "OffMask.penalty is -1.0: expected a factor from 0"),
         ({"rate": 1.5}, "Method.rate is 1.5"),
@@ -397,10 +472,10 @@ def test_regions_where_no_link_may_be_hold_nothing() -> None:
             assert not layer.moving[outside].any()
 
 
-def engine_of_sparse_weights(method: Method) -> SparseEngine:
+def engine_of_sparse_weights(method: Method, layers: tuple[int, ...] = (0, 2)) -> SparseEngine:
     model = mlp(8, 16, 4)
     with torch.no_grad():
-        for weight in (model[0].weight, model[2].weight):
+        for weight in (model[layer].weight for layer in layers):
             weight.mul_(torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < 0.1)  # type: ignore[operator]
     return sparse_core.sparsify(model, torch.optim.SGD(model.parameters(), lr=0.1), method)
 
@@ -409,6 +484,23 @@ def test_a_model_that_was_saved_sparse_begins_at_zero_off_the_mask_with_a_warnin
     with pytest.warns(UserWarning, match=r"0\.weight and all others are zero off the mask"):
         engine = engine_of_sparse_weights(KAST)
     assert not any(value.any() for value in engine.off_mask.values())
+
+
+def test_a_single_layer_that_is_zero_off_the_mask_is_no_reason_to_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine_of_sparse_weights(KAST, layers=(2,))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "Adamax", "Muon"])
+def test_state_of_what_moves_off_the_mask_is_kept_between_steps(optimizer: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 16, bias=False), nn.ReLU(), nn.Linear(16, 4, bias=False))
+    run = training(model, sparse_core.SRSTE(0.5, every=100), optimizer)
+    run.step(DATA[0])
+    for layer in run.engine._layers:
+        state = run.optimizer.state[layer.target.parameter]
+        moment = state["momentum_buffer" if optimizer == "Muon" else "exp_avg"]
+        assert moment[~layer.mask].any()
 
 
 def test_the_rule_itself() -> None:

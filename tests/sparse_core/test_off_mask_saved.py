@@ -76,6 +76,19 @@ def test_loading_takes_up_what_was_off_the_mask_and_what_moved() -> None:
         assert not target.optimizer.state[layer.target.parameter]["exp_avg"][~layer.moving].any()
 
 
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize("method", [sparse_core.TopKAST(0.5, end=3), sparse_core.SRSTE(0.5, end=3)], ids=["Top-KAST", "SR-STE"])
+def test_a_training_resumed_before_or_after_its_last_update_is_bit_equal(method: Method, steps: int) -> None:
+    source, target = trained(method, steps), trained(method, steps=7 - steps, seed=4)
+    target.model.load_state_dict(source.model.state_dict())
+    target.optimizer.load_state_dict(copy.deepcopy(source.optimizer.state_dict()))
+    target.engine.load_state_dict(source.engine.state_dict())
+    for batch in DATA[5:]:
+        source.step(batch)
+        target.step(batch)
+    assert same(everything(target), everything(source))
+
+
 def test_a_state_of_a_method_without_weights_off_the_mask_begins_at_zero_with_a_warning() -> None:
     source = trained(sparse_core.RigL(0.25, end=8, every=2, layout=KAST.layout))
     target = trained(KAST, seed=4)

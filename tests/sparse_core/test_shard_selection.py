@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparse_core import Structure, rewire
+from sparse_core import Method, Structure, layout, rewire
 from sparse_core.hashed_random import uniform
+from sparse_core.layer import SparseLayer
 from sparse_core.selection import take_largest, take_smallest
 from sparse_core.shard import Shard
 from sparse_core.shard_grid import grid_of_shard
 from sparse_core.shard_selection import take_over_ranks
+from sparse_core.structure import Grid
+from sparse_core.targets import Target
+from sparse_core.update import group_counts
 
 
 @dataclass
@@ -149,3 +153,39 @@ def test_random_numbers_of_some_rows_are_those_of_the_whole(start: int) -> None:
         assert torch.equal(part, uniform(start + 70_000, 12345)[start:])
     assert torch.equal(part[1000:], uniform(69_000, 12345, start=start + 1000))
     assert len(part.unique()) > 60_000
+
+
+@pytest.mark.parametrize("rows", [[2, 2, 1], [1, 0, 4], [5]], ids=str)
+@pytest.mark.parametrize(("group", "unit", "columns"), [("row", "weight", 20), (4, "weight", 4), ("row", "kernel", 6)])
+@pytest.mark.parametrize("fixed", [None, 0.25])
+def test_a_rank_with_a_single_row_of_many_has_its_share_of_links(
+    rows: list[int], group: str | int, unit: str, columns: int, fixed: float | None
+) -> None:
+    shape = (5, columns, 3) if unit == "kernel" else (5, columns)
+    method = Method(density=0.5, layout=layout.uniform(), structure=Structure(unit=unit, group=group), every=2)
+    grid = method.structure.fit("w", shape)
+
+    def counts(grid: Grid, shard: Shard | None) -> list[int]:
+        target = Target("w", nn.Module(), "w", nn.Parameter(torch.zeros(shape)))
+        mask = torch.zeros(grid.shape, dtype=torch.bool)
+        return group_counts([SparseLayer(target, grid, mask, mask, [], fixed, shard=shard)], method, 0.5)[0]
+
+    parts = shards(shape, rows, Meeting(len(rows)))
+    found = [count for part in parts for count in counts(grid_of_shard("w", grid, part), part)]
+    assert found == counts(grid, None)
+
+
+@pytest.mark.parametrize("rows", SPLITS, ids=str)
+@pytest.mark.parametrize("group", ["tensor", "row"])
+def test_a_rank_knows_its_part_of_the_allowed_region_and_the_room_of_the_whole(rows: list[int], group: str) -> None:
+    region = (torch.arange(9 * 7).view(9, 7) % 5 > 1) & (torch.arange(9) < 7).view(9, 1)
+    whole = Structure(group=group, allowed={"w": region}).fit("w", (9, 7))
+    parts = shards((9, 7), rows, Meeting(len(rows)))
+    grids = [grid_of_shard("w", whole, part) for part in parts]
+    for grid, part in zip(grids, parts, strict=True):
+        assert part.offset == part.start * 7
+        assert torch.equal(grid.mask_of(grid.allowed_units(region.device)), part.of(region))
+        if group == "tensor":
+            assert grid.room() == whole.room()
+    if group == "row":
+        assert [room for grid in grids for room in grid.room()] == whole.room()

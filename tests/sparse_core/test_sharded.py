@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "Adamax": ("RigL", {"optimizer": "Adamax"}),
     "Adadelta": ("SET", {"optimizer": "Adadelta"}),
 }
+WHOLE = ("cost", "cost, whole masks", "compile_sparse", "to_24", "freeze", "scale_to_fan_in", "sync_target")
 FAST = ("SET", "Static", "GMP", "rows-RigL", "2:4-RigL", "in two parts", "mixed-global")
 
 
@@ -158,8 +160,28 @@ class WithMore(Method):
     surprise: float | None = None
 
 
+def wants_whole_weights() -> dict[str, str]:
+    """What functions for whole models say, given the masks of the rows that are here or the whole ones."""
+    model, optimizer, engine = made("RigL", True)
+    whole = SimpleNamespace(masks=masks.whole(engine))
+    sample = DATA[0][0][:1]
+    return {
+        "cost": message(lambda: sparse_core.cost(model, sample, engine.masks)),
+        "cost, whole masks": message(lambda: sparse_core.cost(model, sample, whole.masks)),
+        "compile_sparse": message(lambda: sparse_core.compile_sparse(model, whole, sample)),
+        "to_24": message(lambda: sparse_core.to_24(model, whole)),
+        "freeze": message(lambda: masks.freeze(optimizer, model, whole.masks, engine)),
+        "scale_to_fan_in": message(lambda: sparse_core.scale_to_fan_in(model, engine.masks)),
+        "sync_target": message(lambda: masks.sync_target(model, whole.masks, "mask")),
+    }
+
+
 def errors(rank: int) -> dict[str, str]:
     return {
+        **{f"whole: {name}": text for name, text in wants_whole_weights().items()},
+        "SRigL": message(lambda: sharded(preset("SRigL"))),
+        "DSR": message(lambda: sharded(preset("DSR"))),
+        "Top-KAST": message(lambda: sharded(preset("Top-KAST"))),
         "late": message(lambda: sharded_too_late(False)),
         "late, new optimizer": message(lambda: sharded_too_late(True)),
         "late, detached": message(lambda: sharded_too_late(True, detached=True)),
@@ -319,6 +341,10 @@ def test_a_state_of_one_process_can_be_loaded(ranks: list[dict[str, Any]]) -> No
         ("loss", r"ValueError: the layout one-shot SNIP ranks whole weights .*after fully_shard"),
         ("watching", r"ValueError: the score watching wants the gradient of every step.*`elementwise = True`"),
         ("surprise", r"ValueError: Method.surprise does not work on the rows that a rank has after fully_shard"),
+        *[(f"whole: {name}", r"ValueError: first\.weight is sharded \(FSDP2\).*`masks\.whole\(engine\)`") for name in WHOLE],
+        ("SRigL", r"ValueError: Method.fan_in does not work .* train with DistributedDataParallel"),
+        ("DSR", r"ValueError: Method.threshold does not work "),
+        ("Top-KAST", r"ValueError: Method.off_mask does not work "),
         ("seeds", r"ValueError: sparsify was called with seed [01] for 1 weights here, and with others"),
         (
             "not finite",
