@@ -146,6 +146,16 @@ def drifted(rank: int) -> str:
     return message(optimizer.step)
 
 
+def drifted_whole(rank: int) -> str:
+    """What the next update says where a weight that is not sharded has as many links on each rank, but at other places."""
+    model, optimizer, engine = made("RigL", True, mixed=True)
+    mask = engine.masks["narrow.weight"]
+    mask.copy_(mask.roll(rank, dims=1))
+    engine.update(0.3)
+    backward(model, DATA[0])
+    return message(optimizer.step)
+
+
 def watching(weight: Tensor, gradient: Tensor | None, context: scores.Context) -> Tensor:
     return weight.abs()
 
@@ -198,6 +208,7 @@ def errors(rank: int) -> dict[str, str]:
         "seeds": message(lambda: sharded(preset("RigL"), seed=rank)),
         "not finite": not_finite(rank),
         "drifted": drifted(rank),
+        "drifted, not sharded": drifted_whole(rank),
     }
 
 
@@ -350,7 +361,10 @@ def test_a_state_of_one_process_can_be_loaded(ranks: list[dict[str, Any]]) -> No
             "not finite",
             r"FloatingPointError: first.weight: 1[0-9] scores of magnitude \(drop\) or .* are not finite",
         ),
-        ("drifted", r"RuntimeError: the ranks do not agree on .*load_state_dict alike on every rank"),
+        *[
+            (what, r"RuntimeError: the ranks do not agree on .*load_state_dict alike on every rank")
+            for what in ("drifted", "drifted, not sharded")
+        ],
     ],
 )
 def test_what_cannot_be_sharded_is_refused_on_every_rank(what: str, text: str, ranks: list[dict[str, Any]]) -> None:
