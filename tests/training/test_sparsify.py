@@ -95,6 +95,21 @@ def test_an_interrupted_sparse_training_goes_on_bit_for_bit(method: MethodName, 
     assert whole.trainer.sparse.summary()["updates"] > 0
 
 
+def test_a_resumed_training_tells_what_the_whole_one_tells(tmp_path: Path) -> None:
+    wanted = sparse_recipe("set", steps=11, every=2)
+    assert trained(tmp_path / "whole", wanted).trainer.finished
+    run_until(session(tmp_path / "parts", wanted), 5)  # links have changed since the last line, of step 1
+    second = session(tmp_path / "parts", wanted)
+    second.restore(second.store.latest())  # type: ignore[arg-type]
+    second.run()
+    told = [
+        [{key: value for key, value in json.loads(line).items() if key.startswith(("step", "sparse_"))} for line in lines]
+        for lines in ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts"))
+    ]
+    assert told[0] == told[1]
+    assert told[0][1]["sparse_churn"] > 0.0
+
+
 @pytest.mark.parametrize("method", ["top-kast", "sr-ste"])
 def test_the_average_of_a_link_that_comes_back_begins_where_it_is(method: MethodName, tmp_path: Path) -> None:
     made = session(tmp_path, sparse_recipe(method, every=1, until=1.0))
@@ -275,9 +290,10 @@ def test_a_state_without_its_masks_is_refused(tmp_path: Path) -> None:
     made = trained(tmp_path, sparse_recipe())
     assert made.trainer.sparse is not None
     tensors, plain = made.trainer.sparse.state()
-    name = next(name for name in tensors if name.endswith("/mask"))
-    with pytest.raises(ValueError, match="training state lacks"):
-        made.trainer.sparse.restore({key: value for key, value in tensors.items() if key != name}, plain)
+    for kind in ("mask", "explored", "told"):
+        name = next(name for name in tensors if name.endswith(f"/{kind}"))
+        with pytest.raises(ValueError, match=f"training state lacks '{name}'"):
+            made.trainer.sparse.restore({key: value for key, value in tensors.items() if key != name}, plain)
 
 
 def test_a_saved_sparsity_is_the_recipes() -> None:

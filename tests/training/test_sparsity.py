@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, get_args
 
@@ -74,6 +75,10 @@ def test_options_of_a_dense_training_are_not_ignored_in_silence() -> None:
         ({"group": 0}, "group must be at least 1"),
         ({"group": 4, "density": 0.3}, "a density of 0.3 is no whole number of every 4 inputs"),
         ({"group": 4, "density": 0.5, "parts": ("a=0.7",)}, "a density of 0.7 is no whole number"),
+        *(({"group": 4, "density": 0.5, "method": name}, f"{name} moves links between") for name in ("snfs", "gmp", "dsr", "granet")),
+        ({"group": 4, "density": 0.5, "method": "srigl"}, "srigl moves links between rows: leave it out, or choose one of static"),
+        ({"method": "granet", "density": 0.6}, "granet begins with 0.5 of the links"),
+        ({"method": "gmp", "scale_weights": True}, "scale-weights is for few links"),
         ({"backward": 0.5}, "backward is of top-kast, and the method is rigl"),
         ({"method": "top-kast", "density": 0.3, "backward": 0.2}, "backward must be from the density 0.3 to 1"),
     ],
@@ -91,6 +96,28 @@ def test_groups_and_what_trains_off_the_mask_reach_the_method() -> None:
         pairs = sparsity(method=method, density=0.5, group=4).as_method(400)
         assert pairs.structure.grouping.name == "4 neighbours"
     assert sparsity(method="sr-ste").as_method(400).structure.grouping.name == "tensor"
+
+
+def test_groups_go_with_every_other_method() -> None:
+    for name in ("static", "set", "rigl", "itop", "mest", "cht", "chts", "top-kast", "sr-ste"):
+        assert sparsity(method=name, density=0.5, group=4).as_method(400).structure.grouping.name == "4 neighbours"
+    assert sparsity(method="granet", density=0.5).as_method(400).density_at(300) == 0.5
+
+
+def test_updates_that_a_static_training_never_makes_are_remarked_unless_the_preset_has_them() -> None:
+    with pytest.warns(UserWarning, match=r"--sparsity.every, --sparsity.until: ignored, since the links of static never"):
+        SparsityOptions(method="static", every=5, until=0.5).resolved(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SparsityOptions(method="static", density=0.5).resolved(PRESETS["limtr-sparse"]["sparsity"])
+        SparsityOptions(method="set", every=5, until=0.5).resolved(None)
+
+
+def test_links_are_drawn_at_random_unless_the_weights_choose_them() -> None:
+    assert sparsity().draws_links
+    assert not sparsity(start="magnitude").draws_links
+    assert not sparsity(density=1.0).draws_links
+    assert not any(sparsity(method=name).draws_links for name in ("gmp", "top-kast", "sr-ste"))
 
 
 def test_a_training_too_short_for_an_update_is_told() -> None:
