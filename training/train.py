@@ -130,8 +130,8 @@ def tell_random_start(recipe: Recipe) -> None:
     """Warn if links at random are about to throw most of the weights away that the training starts from."""
     if recipe.sparsity is not None and recipe.sparsity.draws_links:
         warnings.warn(
-            f"--init-from with --sparsity.start random: {recipe.sparsity.method} begins with links drawn at random, and the other"
-            " trained weights become zero; --sparsity.start magnitude keeps the largest",
+            f"--init-from with --sparsity.start random: {recipe.sparsity.method} begins with links drawn at random, and the"
+            " other trained weights become zero; --sparsity.start magnitude keeps the largest",
             stacklevel=2,
         )
 
