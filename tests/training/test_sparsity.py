@@ -12,7 +12,6 @@ import sparse_core
 from training.config import PRESETS, TrainConfig
 from training.sparsity import DEFAULTS, MethodName, Sparsity, SparsityOptions
 
-
 MOVING = ("snfs", "gmp", "dsr", "granet")
 
 
