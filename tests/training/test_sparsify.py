@@ -15,6 +15,7 @@ from limtr.predictor import MotionPredictor
 from sparse_core import masks
 from tests.training.small import assert_same_tensors, recipe, session, small_model
 from training import loop
+from training.checkpoint import CheckpointStore, require_same
 from training.config import Recipe
 from training.session import Session
 from training.sparse_flops import prediction_flops
@@ -281,9 +282,18 @@ def test_a_time_budget_alone_knows_no_last_step(tmp_path: Path) -> None:
 
 def test_another_sparsity_does_not_go_on_with_a_run(tmp_path: Path) -> None:
     made = trained(tmp_path, sparse_recipe())
-    other = session(tmp_path, sparse_recipe(density=0.2))
-    with pytest.raises(ValueError, match=r"sparsity: was .*is "):
-        other.restore(made.store.latest())  # type: ignore[arg-type]
+    latest = made.store.latest()
+    assert latest is not None
+    state = CheckpointStore.load_state(latest)
+    for wanted, message in [
+        (sparse_recipe(density=0.2), r"differently \(sparsity\.density: was 0\.3, is 0\.2\)"),
+        (sparse_recipe("set"), r"differently \(sparsity\.method: was rigl, is set\)"),
+        (recipe(steps=12, ema_decay=0.9), r"sparsity\.method: was rigl, is None"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            require_same(state, wanted, "data", tmp_path)
+        with pytest.raises(ValueError, match="trained differently"):
+            session(tmp_path, wanted).restore(latest)
 
 
 def test_a_state_without_its_masks_is_refused(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_options_of_a_dense_training_are_not_ignored_in_silence() -> None:
         ({"method": "gmp", "rate": 0.3}, "gmp exchanges none"),
         ({"parts": ("decoder.*",)}, "no PATTERN=DENSITY"),
         ({"parts": ("decoder.*=2",)}, "no PATTERN=DENSITY"),
+        ({"parts": ("decoder.*=0",)}, "no PATTERN=DENSITY"),
         ({"parts": ("a=0.5", "a=0.2")}, "comes twice"),
         ({"group": 0}, "group must be at least 1"),
         ({"group": 4, "density": 0.3}, "a density of 0.3 is no whole number of every 4 inputs"),
@@ -125,9 +126,20 @@ def test_links_are_drawn_at_random_unless_the_weights_choose_them() -> None:
 def test_a_training_too_short_for_an_update_is_told() -> None:
     with pytest.raises(ValueError, match="first update is due at step 20, but links are fixed from step 7 of 10"):
         sparsity(every=20).as_method(10)
+    with pytest.raises(ValueError, match="first update is due at step 20, but links are fixed from step 19 of 19"):
+        sparsity(method="set", every=20, until=1.0).as_method(19)
+    assert sparsity(method="set", every=20, until=1.0).as_method(20).due(20)
 
 
-@pytest.mark.parametrize("name", ["rigl", "snfs"])
+def test_the_share_that_is_exchanged_reaches_the_method() -> None:
+    for name in get_args(MethodName):
+        if name not in ("static", "gmp"):
+            method = sparsity(method=name, rate=0.123, density=0.4).as_method(400)
+            assert method.rate_at(0) == pytest.approx(0.123), name
+            assert sparsity(method=name, density=0.4).as_method(400).rate_at(0) >= 0.1 != method.rate_at(0), name
+
+
+@pytest.mark.parametrize("name", ["rigl", "snfs", "srigl"])
 def test_a_training_in_which_no_link_would_change_is_told(name: MethodName) -> None:
     with pytest.raises(ValueError, match="falls to 0 at its last update, and of 40 steps only step 20 has one"):
         sparsity(method=name, every=20).as_method(40)
