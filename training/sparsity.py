@@ -20,8 +20,9 @@ MethodName = Literal[
 
 
 def _of_the_heads(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a weight belongs to the decoder's heads: a prediction without one of its numbers is none."""
-    return name.startswith(("decoder.regression_heads.", "decoder.score_heads.", "decoder.dense_future."))
+    """Whether a weight belongs to a head: a prediction without one of its numbers is none."""
+    heads = ("decoder.regression_heads.", "decoder.score_heads.", "decoder.dense_future.", "encoder.lidar_side_head.")
+    return name.startswith(heads)
 
 
 _DYNAMIC: Mapping[str, Callable[..., Method]] = {

@@ -117,22 +117,28 @@ def test_the_average_of_a_link_that_comes_back_begins_where_it_is(method: Method
     sparse, average = made.trainer.sparse, made.trainer.average
     assert sparse is not None
     assert average is not None
-    cut, came = sparse.cut, 0
+    cut, came, stayed = sparse.cut, 0, 0
+    first = {name: mask.clone() for name, mask in links(made).items()}
+    last = dict(first)
 
     def watched(given: Any) -> None:
-        nonlocal came
-        before = {name: mask.clone() for name, mask in sparse._averaged.items()}
+        nonlocal came, stayed
+        before = dict(last)
         cut(given)
+        last.update({name: mask.clone() for name, mask in links(made).items()})
         for name, mask in links(made).items():
             new = mask & ~before[name]
             came += int(new.sum())
             weight = made.trainer.model.get_parameter(name).detach()
             assert torch.equal(average.average[name][new], weight[new])
+            older = mask & before[name] & ~first[name]  # came in an earlier step: averaged since then
+            stayed += int((average.average[name][older] != weight[older]).sum())
             assert not average.average[name][~mask].any()
 
     sparse.cut = watched  # type: ignore[method-assign]
     made.run()
     assert came > 0
+    assert stayed > 0
 
 
 def test_two_of_four_inputs_have_links_and_layers_that_cannot_are_named(tmp_path: Path) -> None:
@@ -243,6 +249,15 @@ def test_packed_attention_projections_become_sparse_with_their_part(tmp_path: Pa
     assert packed not in links(session(tmp_path, sparse_recipe(exclude=("*.in_proj_weight",))))
 
 
+def test_the_seed_of_the_recipe_draws_the_first_links(tmp_path: Path) -> None:
+    wanted = SparsityOptions(method="rigl", density=0.3, every=1)
+    one, again, other = (session(tmp_path, recipe(seed=seed, sparsity=wanted)) for seed in (1, 1, 2))
+    assert_same_tensors(links(one), links(again))
+    thin = {name: mask for name, mask in links(one).items() if not mask.all()}
+    assert len(thin) > 2
+    assert all(not torch.equal(mask, links(other)[name]) for name, mask in thin.items())
+
+
 def test_excluded_weights_stay_dense(tmp_path: Path) -> None:
     made = session(tmp_path, sparse_recipe(exclude=("encoder.layers.*",)))
     assert not any(name.startswith("encoder.layers.") for name in links(made))
@@ -262,7 +277,8 @@ def test_weights_can_be_scaled_to_their_number_of_links(tmp_path: Path) -> None:
 def test_srigl_ablates_neurons_but_no_output_of_a_head(tmp_path: Path) -> None:
     made = trained(tmp_path, sparse_recipe("srigl", density=0.1, every=1, until=1.0, include=("*",)))
     alive = {name: bool(mask.flatten(1).any(dim=1).all()) for name, mask in links(made).items()}
-    heads = {name for name in alive if "_heads." in name or ".dense_future." in name}
+    heads = {name for name in alive if "_head" in name or ".dense_future." in name}
+    assert "encoder.lidar_side_head.weight" in heads
     assert len(heads) > 4
     assert all(alive[name] for name in heads)
     assert not all(alive.values())

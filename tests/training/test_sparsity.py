@@ -101,6 +101,13 @@ def test_groups_and_what_trains_off_the_mask_reach_the_method() -> None:
     assert sparsity(method="sr-ste").as_method(400).structure.grouping.name == "tensor"
 
 
+def test_values_at_the_bounds_are_allowed() -> None:
+    assert sparsity(method="top-kast", density=0.3, backward=0.3).as_method(400).off_mask is not None
+    assert sparsity(rate=0.0).as_method(400).rate_at(0) == 0.0
+    assert sparsity(until=1.0, every=10).as_method(400).due(400)
+    assert sparsity(density=1.0, parts=("a=b*=1",)).part_densities() == {"a=b*": 1.0}
+
+
 def test_groups_go_with_every_other_method() -> None:
     for name in ("static", "set", "rigl", "itop", "mest", "cht", "chts", "top-kast", "sr-ste"):
         assert sparsity(method=name, density=0.5, group=4).as_method(400).structure.grouping.name == "4 neighbours"
