@@ -228,6 +228,14 @@ def test_churn_is_the_share_of_links_that_changed_since_the_last_line(tmp_path: 
     assert made.trainer.sparse.numbers()["sparse_churn"] == 0.0
 
 
+def test_links_that_are_pruned_and_not_replaced_count_as_churn(tmp_path: Path) -> None:
+    made = session(tmp_path, sparse_recipe("gmp", steps=3, every=1, until=1.0))
+    assert made.trainer.sparse is not None
+    made.trainer.run(on_step=lambda numbers: None, on_epoch=lambda: None)
+    told = made.trainer.sparse.numbers()
+    assert told["sparse_churn"] == pytest.approx(1.0 - told["sparse_density"]) == pytest.approx(0.7, abs=0.01)
+
+
 def test_parts_have_densities_of_their_own(tmp_path: Path) -> None:
     made = session(tmp_path, sparse_recipe(include=("*",), parts=("decoder.*=0.5", "encoder.lidar_encoder.*=1.0")))
     assert made.trainer.sparse is not None
