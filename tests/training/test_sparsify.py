@@ -55,6 +55,8 @@ def test_weights_and_their_average_are_zero_where_there_are_no_links(method: Met
     assert all(not value[~found[name]].any() for name, value in saved.named_parameters() if name in found)
     assert made.trainer.sparse is not None
     assert made.trainer.sparse.engine.updates == (0 if method == "static" else 3)
+    summary = made.trainer.sparse.summary()
+    assert summary["links"] == sum(int(mask.sum()) for mask in found.values()) < summary["weights"]
 
 
 def averages(made: Session) -> dict[str, torch.Tensor]:
