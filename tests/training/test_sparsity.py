@@ -44,6 +44,8 @@ def test_without_options_a_training_is_as_dense_as_its_preset() -> None:
     assert encoder is not None
     assert everything is not None
     assert (encoder.include, everything.include) == (("encoder.*",), ("*",))
+    for preset in (encoder, everything):
+        assert (preset.method, preset.density, preset.every) == ("rigl", 0.3, 100)  # as the document says
     dense = config(preset="limtr-sparse", sparsity=SparsityOptions(method="dense")).recipe(on_cuda=False)
     assert dense.sparsity is None
 
