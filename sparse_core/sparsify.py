@@ -88,7 +88,9 @@ def _fixed_densities(by_pattern: Mapping[str, float], targets: Sequence[Target])
     for pattern, value in by_pattern.items():
         matched = matching(pattern, names)
         if not matched:
-            raise ValueError(f"density: {pattern!r} matches none of the sparse weights {names[:5]}")
+            raise ValueError(f"density: {pattern!r} matches none of the sparse weights {names[:5]}; include says which are")
+        if fixed.keys() >= set(matched):
+            raise ValueError(f"density: {pattern!r} matches only weights of the patterns before it, which count: put it first")
         for name in matched:
             fixed.setdefault(name, value)
     return fixed

@@ -264,14 +264,20 @@ def require_same(state: TrainingState, recipe: Recipe, data_fingerprint: str, pa
     Raises:
         ValueError: names every setting that differs.
     """
-    now = read_plain(recipe)
-    differing = [
-        f"{key}: was {state.recipe.get(key)}, is {value}" for key, value in now.items() if state.recipe.get(key) != value
-    ]
+    then, now = _single_settings(state.recipe), _single_settings(read_plain(recipe))
+    differing = [f"{key}: was {then.get(key)}, is {now.get(key)}" for key in {**now, **then} if then.get(key) != now.get(key)]
     if state.data_fingerprint != data_fingerprint:
         differing.append(f"data: was {state.data_fingerprint}, is {data_fingerprint}")
     if differing:
         raise ValueError(f"{path} was trained differently ({'; '.join(differing)}); use the same options or another --out")
+
+
+def _single_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with the settings inside of others on their own, such as `sparsity.density`."""
+    found: dict[str, Any] = {}
+    for key, value in recipe.items():
+        found |= {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {key: value}
+    return found
 
 
 def read_plain(recipe: Recipe) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from limtr.files import write_bytes
 
+FLUSH_EVERY_S = 1
+
 
 class TrainingLog:
     """Appends to `RUN/log.jsonl` and writes TensorBoard events beside it; use as a context manager.
@@ -26,7 +28,9 @@ class TrainingLog:
         self._file = path.open("a")
         from tensorboardX import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=keep_until_step + 1)
+        # Its own thread writes, by default every two minutes: a process that is killed would leave an empty file.
+        folder = str(run / "tensorboard")
+        self._writer: Any = SummaryWriter(folder, purge_step=keep_until_step + 1, flush_secs=FLUSH_EVERY_S)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Log `values` of one step under a kind ("train" or "validation"); numbers that are not finite become null."""

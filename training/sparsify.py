@@ -13,6 +13,7 @@ import sparse_core
 from evaluation.sparse_layout import with_packed
 from limtr.predictor import MotionPredictor
 from sparse_core import SparseEngine, masks
+from sparse_core.packing import pack, unpack
 from sparse_core.report import Report
 from training.ema import WeightAverage
 from training.sparse_flops import PredictionFlops
@@ -107,16 +108,19 @@ class SparseTraining:
         return found
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The engine's state as tensors by name and plain values."""
+        """The engine's state, and what the log told last, as tensors by name and plain values."""
         state = self.engine.state_dict()
         tensors: dict[str, torch.Tensor] = {}
         layers: dict[str, Any] = {}
         for name, layer in state.pop("layers").items():
             tensors[f"{_PREFIX}/{name}/mask"], tensors[f"{_PREFIX}/{name}/explored"] = layer["mask"], layer["explored"]
+            tensors[f"{_PREFIX}/{name}/told"] = pack(self._before[name])
             memory = {key: value.detach().cpu() for key, value in layer["memory"].items()}
             tensors |= {f"{_PREFIX}/{name}/memory/{key}": value for key, value in memory.items()}
             layers[name] = {"shape": layer["shape"], "counts": layer["counts"], "memory": sorted(memory)}
-        return {name: value.cpu().contiguous() for name, value in tensors.items()}, {**state, "layers": layers}
+        return {name: value.cpu().contiguous() for name, value in tensors.items()}, {
+            **state, "layers": layers, "told_updates": self._updates_before,
+        }  # fmt: skip
 
     def restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
         """Go on from `state`.
@@ -124,18 +128,23 @@ class SparseTraining:
         Raises:
             ValueError: it is of another model or method, or a tensor is missing; nothing is changed then.
         """
-        layers = {}
+        layers, told = {}, {}
+        plain = dict(plain)
         try:
+            told_updates = int(plain.pop("told_updates"))
             for name, layer in plain["layers"].items():
                 memory = {key: tensors[f"{_PREFIX}/{name}/memory/{key}"] for key in layer["memory"]}
                 layers[name] = {
                     "shape": layer["shape"], "counts": layer["counts"], "memory": memory,
                     "mask": tensors[f"{_PREFIX}/{name}/mask"], "explored": tensors[f"{_PREFIX}/{name}/explored"],
                 }  # fmt: skip
+                told[name] = unpack(tensors[f"{_PREFIX}/{name}/told"], tuple(layer["shape"]))
         except KeyError as error:
             raise ValueError(f"the training state lacks {error} of the sparse training") from error
         self.engine.load_state_dict({**plain, "layers": layers})
         self._take_stock()
+        self._before = {name: mask.to(self._before[name].device) for name, mask in told.items()}
+        self._updates_before = told_updates
 
     def summary(self) -> dict[str, Any]:
         """For the run's report: totals, and every layer's share of links."""

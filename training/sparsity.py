@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -19,8 +20,9 @@ MethodName = Literal[
 
 
 def _of_the_heads(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a weight belongs to the decoder's heads: a prediction without one of its numbers is none."""
-    return name.startswith(("decoder.regression_heads.", "decoder.score_heads.", "decoder.dense_future."))
+    """Whether a weight belongs to a head: a prediction without one of its numbers is none."""
+    heads = ("decoder.regression_heads.", "decoder.score_heads.", "decoder.dense_future.", "encoder.lidar_side_head.")
+    return name.startswith(heads)
 
 
 _DYNAMIC: Mapping[str, Callable[..., Method]] = {
@@ -41,6 +43,9 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
 _OWN_START = {"gmp": "all of them", "top-kast": "the largest weights", "sr-ste": "the largest weights"}
 _FALLING = ("rigl", "snfs", "srigl")
 """Methods that do nothing but exchange links, at a rate that falls to 0."""
+_MOVING = {"snfs": "layers", "gmp": "layers", "granet": "layers", "dsr": "layers", "srigl": "rows"}
+"""Methods whose links move between layers or rows, so that groups of inputs cannot keep their numbers."""
+_GRANET_START = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,19 @@ class Sparsity:
         for density in (self.density, *self.part_densities().values()):
             if self.group > 1 and abs(density * self.group - round(density * self.group)) > 1e-9:
                 raise ValueError(f"sparsity.group: a density of {density} is no whole number of every {self.group} inputs")
+        if self.group > 1 and self.method in _MOVING:
+            others = ", ".join(name for name in get_args(MethodName) if name not in _MOVING)
+            raise ValueError(
+                f"sparsity.group keeps the links of every {self.group} inputs in number, and {self.method} moves links between "
+                f"{_MOVING[self.method]}: leave it out, or choose one of {others}"
+            )
+        if self.method == "granet" and self.density > _GRANET_START:
+            raise ValueError(
+                f"sparsity.density: granet begins with {_GRANET_START} of the links and prunes them, so the density must be at "
+                f"most that, is {self.density}; gmp begins with all"
+            )
+        if self.scale_weights and self.method == "gmp":
+            raise ValueError("sparsity.scale-weights is for few links, and gmp begins with all of them: leave it out")
         if self.backward is not None and self.method != "top-kast":
             raise ValueError(f"sparsity.backward is of top-kast, and the method is {self.method}: leave it out")
         if self.backward is not None and not self.density <= self.backward <= 1.0:
@@ -87,6 +105,11 @@ class Sparsity:
             raise ValueError(
                 f"sparsity.start chooses the first links, and {self.method} begins with {_OWN_START[self.method]}: leave it out"
             )
+
+    @property
+    def draws_links(self) -> bool:
+        """Whether the first links are drawn at random, whatever the weights are."""
+        return self.start == "random" and self.method not in _OWN_START and self.density < 1.0
 
     def part_densities(self) -> dict[str, float]:
         """`parts` as densities by pattern.
@@ -157,7 +180,8 @@ class SparsityOptions:
     exclude: tuple[str, ...] | None = None
     """Which of them stay dense."""
     parts: tuple[str, ...] | None = None
-    """Densities of single parts, such as 'decoder.agent_layers.*=0.2'; they leave the total."""
+    """Densities of single parts, such as 'decoder.agent_layers.*=0.2'; they leave the total, and of several that match a weight
+    the first counts."""
     every: int | None = None
     """Optimizer steps between updates of the links [default: 20]."""
     rate: float | None = None
@@ -188,4 +212,7 @@ class SparsityOptions:
             return None
         values = {name: DEFAULTS[name] if preset is None else getattr(preset, name) for name in DEFAULTS}
         method = self.method or (preset.method if preset is not None else "rigl")
+        unused = [f"--sparsity.{name}" for name in ("every", "until") if method == "static" and name in given]
+        if unused:
+            warnings.warn(f"{', '.join(unused)}: ignored, since the links of static never change", stacklevel=2)
         return Sparsity(method=method, **{**values, **given})

@@ -119,10 +119,21 @@ def build_model(config: TrainConfig, recipe: Recipe) -> MotionPredictor:
     model = MotionPredictor(model_config(recipe))
     if config.init_from is not None and not holds_run(config.out):
         print(model.initialise_from(config.init_from))
+        tell_random_start(recipe)
     # After the initial weights, so that the queries begin where this data's futures end.
     model.set_intentions(load_intentions(config.data))
     model.licence = config.licence
     return model
+
+
+def tell_random_start(recipe: Recipe) -> None:
+    """Warn if links at random are about to throw most of the weights away that the training starts from."""
+    if recipe.sparsity is not None and recipe.sparsity.draws_links:
+        warnings.warn(
+            f"--init-from with --sparsity.start random: {recipe.sparsity.method} begins with links drawn at random, and the"
+            " other trained weights become zero; --sparsity.start magnitude keeps the largest",
+            stacklevel=2,
+        )
 
 
 def tell_missing_lidar(index: Sequence[SceneEntry], recipe: Recipe) -> None:

@@ -69,7 +69,14 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "density above 1": (lambda: {"density": 1.5}, "density is 1.5: expected 0 < density <= 1"),
     "density 0": (lambda: {"density": 0.0}, "density is 0.0"),
     "negative density of a layer": (lambda: {"density": {"last": -0.5}}, "density is -0.5"),
-    "density of no layer": (lambda: {"density": {"lats*": 0.5}}, r"density: 'lats\*' matches none of .*first.weight"),
+    "density of no layer": (
+        lambda: {"density": {"lats*": 0.5}},
+        r"density: 'lats\*' matches none of .*first.weight.*include says which",
+    ),
+    "density behind a wider pattern": (
+        lambda: {"density": {"*": 0.5, "last": 0.2}},
+        "density: 'last' matches only weights of the patterns before it.*put it first",
+    ),
     "a layout's density of a layer": (
         lambda: {"method": sc.Static(None, layout=layout.fixed({"first*": 0.5, "*": 1.5}))},
         "last.weight: .*gives density 1.5",

@@ -94,6 +94,10 @@ def test_a_dense_run_is_made_sparse_and_the_sparse_one_goes_on_densely(data: Pat
         data, tmp_path / "sparse", *still, "--init-from", str(tmp_path / "dense"), "--sparsity.method", "static",
         "--sparsity.start", "magnitude", "--sparsity.density", "0.3",
     )  # fmt: skip
+    with pytest.warns(UserWarning, match=r"--init-from with --sparsity.start random: static begins with links drawn at random"):
+        limtr_train(
+            data, tmp_path / "random", "--steps", "1", "--init-from", str(tmp_path / "dense"), "--sparsity.method", "static"
+        )
     weights = dict(dense.named_parameters())
     zeros = {}
     for name, value in sparse.named_parameters():

@@ -15,6 +15,7 @@ from limtr.predictor import MotionPredictor
 from sparse_core import masks
 from tests.training.small import assert_same_tensors, recipe, session, small_model
 from training import loop
+from training.checkpoint import CheckpointStore, require_same
 from training.config import Recipe
 from training.session import Session
 from training.sparse_flops import prediction_flops
@@ -54,6 +55,8 @@ def test_weights_and_their_average_are_zero_where_there_are_no_links(method: Met
     assert all(not value[~found[name]].any() for name, value in saved.named_parameters() if name in found)
     assert made.trainer.sparse is not None
     assert made.trainer.sparse.engine.updates == (0 if method == "static" else 3)
+    summary = made.trainer.sparse.summary()
+    assert summary["links"] == sum(int(mask.sum()) for mask in found.values()) < summary["weights"]
 
 
 def averages(made: Session) -> dict[str, torch.Tensor]:
@@ -95,28 +98,49 @@ def test_an_interrupted_sparse_training_goes_on_bit_for_bit(method: MethodName, 
     assert whole.trainer.sparse.summary()["updates"] > 0
 
 
+def test_a_resumed_training_tells_what_the_whole_one_tells(tmp_path: Path) -> None:
+    wanted = sparse_recipe("set", steps=11, every=2)
+    assert trained(tmp_path / "whole", wanted).trainer.finished
+    run_until(session(tmp_path / "parts", wanted), 9)  # after the last update; the last line was of step 1
+    second = session(tmp_path / "parts", wanted)
+    second.restore(second.store.latest())  # type: ignore[arg-type]
+    second.run()
+    told = [
+        [{key: value for key, value in json.loads(line).items() if key.startswith(("step", "sparse_"))} for line in lines]
+        for lines in ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts"))
+    ]
+    assert told[0] == told[1]
+    assert told[0][1]["sparse_churn"] > 0.0
+
+
 @pytest.mark.parametrize("method", ["top-kast", "sr-ste"])
 def test_the_average_of_a_link_that_comes_back_begins_where_it_is(method: MethodName, tmp_path: Path) -> None:
     made = session(tmp_path, sparse_recipe(method, every=1, until=1.0))
     sparse, average = made.trainer.sparse, made.trainer.average
     assert sparse is not None
     assert average is not None
-    cut, came = sparse.cut, 0
+    cut, came, stayed = sparse.cut, 0, 0
+    first = {name: mask.clone() for name, mask in links(made).items()}
+    last = dict(first)
 
     def watched(given: Any) -> None:
-        nonlocal came
-        before = {name: mask.clone() for name, mask in sparse._averaged.items()}
+        nonlocal came, stayed
+        before = dict(last)
         cut(given)
+        last.update({name: mask.clone() for name, mask in links(made).items()})
         for name, mask in links(made).items():
             new = mask & ~before[name]
             came += int(new.sum())
             weight = made.trainer.model.get_parameter(name).detach()
             assert torch.equal(average.average[name][new], weight[new])
+            older = mask & before[name] & ~first[name]  # came in an earlier step: averaged since then
+            stayed += int((average.average[name][older] != weight[older]).sum())
             assert not average.average[name][~mask].any()
 
     sparse.cut = watched  # type: ignore[method-assign]
     made.run()
     assert came > 0
+    assert stayed > 0
 
 
 def test_two_of_four_inputs_have_links_and_layers_that_cannot_are_named(tmp_path: Path) -> None:
@@ -206,6 +230,14 @@ def test_churn_is_the_share_of_links_that_changed_since_the_last_line(tmp_path: 
     assert made.trainer.sparse.numbers()["sparse_churn"] == 0.0
 
 
+def test_links_that_are_pruned_and_not_replaced_count_as_churn(tmp_path: Path) -> None:
+    made = session(tmp_path, sparse_recipe("gmp", steps=3, every=1, until=1.0))
+    assert made.trainer.sparse is not None
+    made.trainer.run(on_step=lambda numbers: None, on_epoch=lambda: None)
+    told = made.trainer.sparse.numbers()
+    assert told["sparse_churn"] == pytest.approx(1.0 - told["sparse_density"]) == pytest.approx(0.7, abs=0.01)
+
+
 def test_parts_have_densities_of_their_own(tmp_path: Path) -> None:
     made = session(tmp_path, sparse_recipe(include=("*",), parts=("decoder.*=0.5", "encoder.lidar_encoder.*=1.0")))
     assert made.trainer.sparse is not None
@@ -227,6 +259,15 @@ def test_packed_attention_projections_become_sparse_with_their_part(tmp_path: Pa
     assert packed not in links(session(tmp_path, sparse_recipe(exclude=("*.in_proj_weight",))))
 
 
+def test_the_seed_of_the_recipe_draws_the_first_links(tmp_path: Path) -> None:
+    wanted = SparsityOptions(method="rigl", density=0.3, every=1)
+    one, again, other = (session(tmp_path, recipe(seed=seed, sparsity=wanted)) for seed in (1, 1, 2))
+    assert_same_tensors(links(one), links(again))
+    thin = {name: mask for name, mask in links(one).items() if not mask.all()}
+    assert len(thin) > 2
+    assert all(not torch.equal(mask, links(other)[name]) for name, mask in thin.items())
+
+
 def test_excluded_weights_stay_dense(tmp_path: Path) -> None:
     made = session(tmp_path, sparse_recipe(exclude=("encoder.layers.*",)))
     assert not any(name.startswith("encoder.layers.") for name in links(made))
@@ -246,7 +287,8 @@ def test_weights_can_be_scaled_to_their_number_of_links(tmp_path: Path) -> None:
 def test_srigl_ablates_neurons_but_no_output_of_a_head(tmp_path: Path) -> None:
     made = trained(tmp_path, sparse_recipe("srigl", density=0.1, every=1, until=1.0, include=("*",)))
     alive = {name: bool(mask.flatten(1).any(dim=1).all()) for name, mask in links(made).items()}
-    heads = {name for name in alive if "_heads." in name or ".dense_future." in name}
+    heads = {name for name in alive if "_head" in name or ".dense_future." in name}
+    assert "encoder.lidar_side_head.weight" in heads
     assert len(heads) > 4
     assert all(alive[name] for name in heads)
     assert not all(alive.values())
@@ -266,18 +308,28 @@ def test_a_time_budget_alone_knows_no_last_step(tmp_path: Path) -> None:
 
 def test_another_sparsity_does_not_go_on_with_a_run(tmp_path: Path) -> None:
     made = trained(tmp_path, sparse_recipe())
-    other = session(tmp_path, sparse_recipe(density=0.2))
-    with pytest.raises(ValueError, match=r"sparsity: was .*is "):
-        other.restore(made.store.latest())  # type: ignore[arg-type]
+    latest = made.store.latest()
+    assert latest is not None
+    state = CheckpointStore.load_state(latest)
+    for wanted, message in [
+        (sparse_recipe(density=0.2), r"differently \(sparsity\.density: was 0\.3, is 0\.2\)"),
+        (sparse_recipe("set"), r"differently \(sparsity\.method: was rigl, is set\)"),
+        (recipe(steps=12, ema_decay=0.9), r"sparsity\.method: was rigl, is None"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            require_same(state, wanted, "data", tmp_path)
+        with pytest.raises(ValueError, match="trained differently"):
+            session(tmp_path, wanted).restore(latest)
 
 
 def test_a_state_without_its_masks_is_refused(tmp_path: Path) -> None:
     made = trained(tmp_path, sparse_recipe())
     assert made.trainer.sparse is not None
     tensors, plain = made.trainer.sparse.state()
-    name = next(name for name in tensors if name.endswith("/mask"))
-    with pytest.raises(ValueError, match="training state lacks"):
-        made.trainer.sparse.restore({key: value for key, value in tensors.items() if key != name}, plain)
+    for kind in ("mask", "explored", "told"):
+        name = next(name for name in tensors if name.endswith(f"/{kind}"))
+        with pytest.raises(ValueError, match=f"training state lacks '{name}'"):
+            made.trainer.sparse.restore({key: value for key, value in tensors.items() if key != name}, plain)
 
 
 def test_a_saved_sparsity_is_the_recipes() -> None:
