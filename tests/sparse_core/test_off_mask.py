@@ -12,27 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import sparse_core
-from sparse_core import Method, OffMask, SparseEngine, Structure, layout, masks, scores
-from sparse_core.schedules import Linear
-from tests.sparse_core.small_trainings import Training, backward, batches, copied, mlp, same, through_a_file, training
-
-DATA = batches(12, 8, 8, 4)
-DOUBLE = batches(12, 8, 8, 4, torch.float64)
-KAST, STE = sparse_core.TopKAST(0.25, every=2, penalty=0.01), sparse_core.SRSTE(0.5, penalty=0.01)
-METHODS = pytest.mark.parametrize("method", [KAST, STE], ids=["Top-KAST", "SR-STE"])
-
-
-def started(method: Method, optimizer: str = "Adam", dtype: torch.dtype = torch.float32, **options: Any) -> Training:
-    return training(mlp(8, 16, 4, dtype=dtype), method, optimizer, **options)
-
-
-def everything(run: Training) -> dict[str, Tensor]:
-    weights = {f"dense {name}": value for name, value in run.engine.dense_weights().items()}
-    return copied({**weights, **run.engine.masks, **{f"model {name}": p for name, p in run.model.named_parameters()}})
-
-
-def close(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 1e-12) -> bool:
-    return a.keys() == b.keys() and all(torch.allclose(a[key].double(), b[key].double(), rtol=0, atol=tolerance) for key in a)
+from sparse_core import Method, OffMask, Structure, masks
+from tests.sparse_core.off_mask_runs import DATA, DOUBLE, KAST, METHODS, STE, close, everything, started
+from tests.sparse_core.small_trainings import Training, backward, copied, mlp, same, through_a_file, training
 
 
 @METHODS
@@ -244,109 +226,6 @@ def test_a_skipped_step_leaves_everything_and_the_scale_does_not_reach_the_penal
 # The optimizer's state.
 
 
-def test_state_stays_with_what_moves_and_only_with_it() -> None:
-    run = started(sparse_core.TopKAST(0.25, every=1, penalty=0.0), "AdamW", lr=0.1)
-    left = came = 0
-    explored = copied(run.engine.masks)
-    for batch in DATA:
-        before = [(layer.mask.clone(), layer.moving.clone()) for layer in run.engine._layers]
-        moments = [
-            run.optimizer.state[layer.target.parameter].get("exp_avg", torch.zeros(())).clone() for layer in run.engine._layers
-        ]
-        run.step(batch)
-        explored = {name: links | run.engine.masks[name] for name, links in explored.items()}
-        assert same(run.engine.explored, explored)
-        for layer, (mask, moving), moment in zip(run.engine._layers, before, moments, strict=True):
-            state, gradient = run.optimizer.state[layer.target.parameter], layer.target.parameter.grad
-            assert gradient is not None
-            for value in (state["exp_avg"], state["exp_avg_sq"]):
-                assert not value[~layer.moving].any()
-            on, new = moving & layer.moving, layer.moving & ~moving
-            assert torch.allclose(state["exp_avg"][on], (0.9 * moment + 0.1 * gradient)[on], atol=1e-7)
-            assert not state["exp_avg"][new].any()
-            if new.any():
-                assert torch.allclose(state["exp_avg_sq"][new], state["exp_avg_sq"][on].mean())
-            left += int(state["exp_avg"][mask & ~layer.mask & layer.moving].count_nonzero())  # links no more, they move on
-            came += int(new.sum())
-    assert left > 0
-    assert came > 0
-
-
-def test_after_the_end_only_links_have_state() -> None:
-    run = started(sparse_core.SRSTE(0.5, end=3), "Adam")
-    for batch in DATA[:5]:
-        run.step(batch)
-    for layer in run.engine._layers:
-        assert not run.optimizer.state[layer.target.parameter]["exp_avg"][~layer.mask].any()
-        assert run.engine.off_mask[layer.name].any()  # they rest
-
-
-# Around the training.
-
-
-def test_an_asked_for_update_exchanges_no_more_than_its_share() -> None:
-    run = started(sparse_core.TopKAST(0.25, every=1000), "SGD", lr=0.5)
-    for batch in DATA[:4]:
-        run.step(batch)
-    before, dense = copied(run.engine.masks), run.engine.dense_weights()
-    proposed = run.engine.propose()
-    run.engine.update(0.0)
-    run.step(DATA[4])
-    assert same(run.engine.masks, before)
-    assert any(grown.any() for grown in proposed.grown.values())
-    for name, grown in proposed.grown.items():
-        order = dense[name].abs().reshape(-1).argsort(descending=True)[: int(before[name].sum())]
-        best = torch.zeros_like(before[name]).view(-1).index_fill_(0, order, True).view_as(before[name])
-        assert torch.equal(grown, best & ~before[name])
-    for group in run.optimizer.param_groups:
-        group["lr"] = 0.0  # then what is proposed is what happens
-    before, proposed = copied(run.engine.masks), run.engine.propose()
-    run.engine.update(1.0)
-    run.step(DATA[5])
-    assert run.engine.updates == 2
-    assert same({name: mask & ~before[name] for name, mask in run.engine.masks.items()}, dict(proposed.grown))
-    assert same({name: before[name] & ~mask for name, mask in run.engine.masks.items()}, dict(proposed.dropped))
-    dense = run.engine.dense_weights()
-    for name, mask in run.engine.masks.items():
-        assert dense[name][mask].abs().min() >= dense[name][~mask].abs().max()
-
-
-@METHODS
-def test_a_proposal_changes_nothing(method: Method) -> None:
-    run = started(method)
-    run.step(DATA[0])
-    before = everything(run)
-    run.engine.propose()
-    run.engine.propose(sparse_core.SET(0.3, 9, 3, structure=method.structure))
-    assert same(everything(run), before)
-
-
-def test_a_density_that_falls_leaves_the_largest_of_all_weights() -> None:
-    run = started(sparse_core.TopKAST(Linear(0.6, 0.2), end=6, every=2), "SGD", lr=0.2)
-    for step, batch in enumerate(DATA[:8], 1):
-        run.step(batch)
-        dense = run.engine.dense_weights()
-        for layer in run.engine._layers:
-            density = run.engine.method.density_at(min(step // 2 * 2, 6))
-            assert layer.links == pytest.approx(density * layer.size, abs=1)  # type: ignore[operator]
-            assert int(layer.mask.sum()) == layer.links
-            if step <= 6 and step % 2 == 0:
-                size = dense[layer.name].abs()
-                assert size[layer.mask].min() >= size[~layer.mask].max()
-
-
-def test_a_layer_that_stays_full_has_nothing_off_the_mask() -> None:
-    model = mlp(8, 16, 4)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    engine = sparse_core.sparsify(model, optimizer, KAST, density={"2": 1.0})
-    run = Training(model, optimizer, engine)
-    for batch in DATA[:4]:
-        run.step(batch)
-    assert engine.masks["2.weight"].all()
-    assert not engine.off_mask["2.weight"].any()
-    assert int(engine.masks["0.weight"].sum()) == 32
-
-
 def test_two_optimizers_have_an_engine_each() -> None:
     model = mlp(8, 16, 4)
     optimizers = [torch.optim.Adam(model[place].parameters(), lr=0.02) for place in (0, 2)]
@@ -417,42 +296,6 @@ def test_frozen_links_keep_their_values_on_and_off_the_mask(method: Method) -> N
     assert any(not torch.equal(run.engine.dense_weights()[name][mask], before[name][mask]) for name, mask in frozen.items())
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"grow": scores.gradient}, "does not go with Method.grow = gradient"),
-        ({"drop": scores.mest(1.0)}, "does not go with Method.drop = mest"),
-        ({"scope": "global"}, "does not go with Method.scope = global"),
-        ({"share": scores.magnitude}, "does not go with Method.share = magnitude"),
-        ({"grown_value": 0.5}, "does not go with Method.grown_value = 0.5"),
-        ({"on_update": "skip"}, "does not go with Method.on_update = skip"),
-        ({"final_prune": True, "end": 9}, "does not go with Method.final_prune = True"),
-        ({"density": None, "layout": layout.epsilon(3)}, "needs a Method.density, and the layout epsilon"),
-        ({"backward": 0.1}, "OffMask.backward is 0.1, below the density of links 0.25"),
-        ({"backward": 0.0}, "OffMask.backward is 0.0: expected a share"),
-        ({"penalty": math.inf}, "OffMask.penalty is inf: expected a factor from 0"),
-        ({"backward": 1.5}, "OffMask.backward is 1.5: expected a share"),
-        ({"penalty": -1.0}, "OffMask.penalty is -1.0: expected a factor from 0"),
-        ({"rate": 1.5}, "Method.rate is 1.5"),
-    ],
-    ids=lambda value: None if isinstance(value, dict) else value,
-)
-def test_what_does_not_go_together_is_told(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        sparse_core.TopKAST(**{"density": 0.25, **fields})
-
-
-def test_weights_that_are_not_finite_are_told_with_the_layer() -> None:
-    run = started(STE, "SGD")
-    run.step(DATA[0])
-    before = copied(run.engine.masks)
-    backward(run.model, DATA[1])
-    run.model[2].weight.grad.view(-1)[3] = torch.nan  # type: ignore[index, union-attr, operator]
-    with pytest.raises(FloatingPointError, match=r"2\.weight"):
-        run.optimizer.step()
-    assert same(run.engine.masks, before)
-
-
 def test_bfloat16_weights_are_ranked_and_kept_in_their_own_type() -> None:
     run = started(STE, "AdamW", torch.bfloat16)
     for x, y in DATA[:3]:
@@ -470,26 +313,6 @@ def test_regions_where_no_link_may_be_hold_nothing() -> None:
             outside = ~torch.ones(layer.mask.shape).tril().bool()
             assert not run.engine.dense_weights()[layer.name][outside].any()
             assert not layer.moving[outside].any()
-
-
-def engine_of_sparse_weights(method: Method, layers: tuple[int, ...] = (0, 2)) -> SparseEngine:
-    model = mlp(8, 16, 4)
-    with torch.no_grad():
-        for weight in (model[layer].weight for layer in layers):
-            weight.mul_(torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < 0.1)  # type: ignore[operator]
-    return sparse_core.sparsify(model, torch.optim.SGD(model.parameters(), lr=0.1), method)
-
-
-def test_a_model_that_was_saved_sparse_begins_at_zero_off_the_mask_with_a_warning() -> None:
-    with pytest.warns(UserWarning, match=r"0\.weight and all others are zero off the mask"):
-        engine = engine_of_sparse_weights(KAST)
-    assert not any(value.any() for value in engine.off_mask.values())
-
-
-def test_a_single_layer_that_is_zero_off_the_mask_is_no_reason_to_warn() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        engine_of_sparse_weights(KAST, layers=(2,))
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "Adamax", "Muon"])
