@@ -116,7 +116,7 @@ def draw_pareto(comparison: Comparison, costs: Mapping[str, Cost], path: Path) -
             panel.plot([place[i] for i in front], [reached[i] for i in front], "--", color="#8a8f98", linewidth=1.2, zorder=0)
             panel.set_xlabel(label)
             panel.set_ylabel(
-                f"{NAMES[metric]}, {_what(comparison)} ({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
+                f"{NAMES[metric]}, {_what(comparison)}\n({'higher' if metric in HIGHER_IS_BETTER else 'lower'} is better)"
             )
             panel.margins(x=0.15)
             panel.grid(color="#e3e6ea")
