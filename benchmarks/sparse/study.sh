@@ -62,3 +62,12 @@ if [ ! -f dense.done ]; then
   touch dense.done
 fi
 study trained 400 ", start: magnitude" "init_from: dense"
+
+# What harms SET: links that begin with random weights (ITOP's begin with zero), or that so many change?
+start="init_from: dense"
+variant trained/itop-0.2.yaml "itop 0.2" 400 "$start" "sparsity: {method: itop, density: 0.2, start: magnitude}"
+variant trained/set-0.2-few.yaml "set 0.2, 5 % at a time" 400 "$start" "sparsity: {method: set, density: 0.2, start: magnitude, rate: 0.05}"
+mkdir -p trained/of-set
+ln -sfn ../comparison/runs trained/of-set/runs
+$limtr compare --config trained/set-0.2.yaml trained/static-0.2.yaml trained/itop-0.2.yaml trained/set-0.2-few.yaml --seeds 5 \
+  --data "$shards" --out trained/of-set ${OPTIONS:-}

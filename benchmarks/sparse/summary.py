@@ -2,8 +2,9 @@
 
 usage: python benchmarks/sparse/summary.py OUT [PICTURE.png] [--scores {minADE,minFDE,miss_rate,mAP,soft_mAP} ...]
 
-Reads OUT/*/comparison/results.json (against dense) and OUT/*/at-DENSITY/results.json (against static at that density);
-prints Markdown tables of means over classes and horizons; a difference is bold where its interval excludes zero.
+Reads OUT/*/comparison/results.json (against dense), OUT/*/at-DENSITY/results.json (against static at that density) and
+OUT/*/of-METHOD/results.json; prints Markdown tables of means over classes and horizons. A difference is bold where its interval
+excludes zero.
 """
 
 from __future__ import annotations
@@ -57,6 +58,18 @@ def table(folder: Path, scores: list[str]) -> str:
     return "\n".join(lines)
 
 
+def plain_table(results: dict[str, Any], scores: list[str]) -> str:
+    """A row per variant: each score and its difference to the comparison's first variant."""
+    heads = [text for score in scores for text in (TITLES[score], f"against {results['baseline']}")]
+    lines = ["| encoders | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for name, variant in by_links(results["variants"]):
+        values = variant["values"]["mean"]["mean"]
+        cells = [text for score in scores
+                 for text in (f"{values[score]['estimate']:.{DIGITS[score]}f}", difference(variant, score))]  # fmt: skip
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def draw(folders: list[Path], scores: list[str], path: Path) -> None:
     """A row per start and a panel per score: difference to dense in percent by density; full dots where it excludes zero."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,6 +118,8 @@ def main() -> None:
         raise SystemExit(f"{options.out}: no */comparison/results.json; let benchmarks/sparse/study.sh finish first")
     for folder in folders:
         print(f"{STARTS.get(folder.name, folder.name)}:\n\n{table(folder, options.scores)}\n")
+        for path in sorted(folder.glob("of-*/results.json")):
+            print(f"{plain_table(read_json(path), options.scores)}\n")
     if options.picture is not None:
         draw(folders, options.scores, options.picture)
 

@@ -14,7 +14,7 @@ from evaluation.comparison.variants import read_variants
 ROOT = Path(__file__).parents[3]
 STUDIES = {
     "lidar": (ROOT / "benchmarks" / "lidar" / "study.sh", ("2", "pedestrian", "cyclist"), 2),
-    "sparse": (ROOT / "benchmarks" / "sparse" / "study.sh", ("shards",), 8),
+    "sparse": (ROOT / "benchmarks" / "sparse" / "study.sh", ("shards",), 9),
 }
 
 
