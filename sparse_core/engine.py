@@ -20,7 +20,6 @@ from sparse_core.method import Method
 from sparse_core.optimizer_state import clear_off_mask, stays_zero
 from sparse_core.report import Report, make_report
 from sparse_core.scores import needs_gradient, watches_every_step
-from sparse_core.shard import local
 from sparse_core.shardable import refuse_unshardable
 from sparse_core.update import plan
 
@@ -345,8 +344,9 @@ class SparseEngine:
             gradient = layer.target.parameter.grad
             masked, version = self._masked.get(index, (None, 0))
             done = gradient is None or (masked is gradient and version == gradient._version)  # nobody has written to it since
-            if gradient is not None and not (those_not_yet_masked and done and layer.shard is None):
-                local(gradient).mul_(working)
+            here = None if those_not_yet_masked and done and layer.shard is None else layer.gradient
+            if here is not None:
+                here.mul_(working)
 
     def _step_will_be_skipped(self) -> bool:
         """Whether a fused optimizer has been told to do nothing in this step (read in the steps of an update only)."""

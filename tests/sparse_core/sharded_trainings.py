@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,8 +41,14 @@ def third_forbidden(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def whole_rank_order(weight: Tensor, gradient: Tensor | None, context: sparse_core.scores.Context) -> Tensor:
-    """A score that looks at other weights: how many of its column are larger. Not marked as elementwise."""
-    return -(weight.abs().unsqueeze(0) > weight.abs().unsqueeze(1)).sum(dim=1).to(weight.dtype) + 1e-3 * weight.abs()
+    """A score that looks at other weights: how many of its column are larger. Not marked as elementwise.
+
+    By all that it may know of a weight: gradient, optimizer's state and place.
+    """
+    assert gradient is not None
+    place = (torch.arange(weight.numel()) + context.offset).view_as(weight) % 7
+    value = weight.abs() + 3.0 * gradient.abs() + context.state["exp_avg"].abs() + 0.02 * place
+    return -(value.unsqueeze(0) > value.unsqueeze(1)).sum(dim=1).to(weight.dtype) + 1e-3 * value
 
 
 ROWS, NEIGHBOURS = Structure(group="row"), Structure(group=4)
@@ -156,3 +162,12 @@ def trained(name: str, sharded: bool, parts: int = 1, **options: Any) -> dict[st
 
 def close(a: Mapping[str, Tensor], b: Mapping[str, Tensor], at_most: float = 1e-9) -> bool:
     return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], rtol=0, atol=at_most) for name in a)
+
+
+def message(call: Callable[[], Any]) -> str:
+    """The error that a call raises, its class first."""
+    try:
+        call()
+    except (ValueError, RuntimeError, FloatingPointError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
