@@ -97,6 +97,15 @@ def drifted_whole(rank: int) -> str:
     return message(optimizer.step)
 
 
+def drifted_updates(rank: int) -> str:
+    """What the next update says where one rank has loaded a state with another number of updates, and is else the same."""
+    model, optimizer, engine = made("RigL", True)
+    engine.load_state_dict({**engine.state_dict(), "updates": rank})
+    engine.update(0.3)
+    backward(model, DATA[0])
+    return message(optimizer.step)
+
+
 def disagreeing(change: Callable[[Branches, sparse_core.SparseEngine], None]) -> str:
     """What the next update says where the first rank alone has done something before it."""
     model, optimizer, engine = made("RigL", True)
@@ -197,6 +206,7 @@ def errors(rank: int) -> dict[str, str]:
         "not finite": not_finite(rank),
         "drifted": drifted(rank),
         "drifted, not sharded": drifted_whole(rank),
+        "drifted, updates": drifted_updates(rank),
         "one without a gradient": disagreeing(without_a_gradient),
         "one asked for more": disagreeing(asked_for_more),
         "remembering": remembered(),
@@ -243,7 +253,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
         ("cut gradient", r"RuntimeError: first.weight: the gradient is placed as .*redistribute it before step"),
         *[
             (what, r"RuntimeError: the ranks do not agree on .*load_state_dict alike on every rank")
-            for what in ("drifted", "drifted, not sharded", "one without a gradient", "one asked for more")
+            for what in ("drifted", "drifted, not sharded", "drifted, updates", "one without a gradient", "one asked for more")
         ],
     ],
 )
