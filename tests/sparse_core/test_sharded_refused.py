@@ -63,6 +63,16 @@ def cut_otherwise(placement: str) -> None:
     sparse_core.sparsify(model, optimizer, preset("RigL"))
 
 
+def two_meshes() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+
+    model = Branches()
+    for name, part in (("one", model.first), ("other", model.second)):
+        fully_shard(part, mesh=init_device_mesh("cpu", (RANKS,), mesh_dim_names=(name,)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparse_core.sparsify(model, optimizer, preset("RigL"), include=["first", "second"])
+
+
 def not_finite(rank: int) -> str:
     """A gradient that is not finite in a row that only the first rank has."""
     model, optimizer, engine = made("RigL", True)
@@ -194,6 +204,7 @@ def errors(rank: int) -> dict[str, str]:
         "late, detached": message(lambda: sharded_too_late(True, detached=True)),
         "columns": message(lambda: cut_otherwise("columns")),
         "two axes": message(lambda: cut_otherwise("two axes")),
+        "two meshes": message(two_meshes),
         "blocks": message(lambda: sharded(preset("RigL", structure=Structure(unit=(3, 2))))),
         "input channels": message(lambda: sharded(preset("RigL", structure=Structure(unit="input channel")))),
         "output groups": message(
@@ -233,6 +244,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
         (
             "two axes",
             r"ValueError: weight: it is a DTensor placed as \(Replicate\(\), Shard\(dim=0\)\) on a mesh of shape \(1, 2\)",
+        ),
+        (
+            "two meshes",
+            r"ValueError: the sparse weights are sharded over different meshes; call sparsify once for those of each",
         ),
         ("blocks", r"ValueError: first.weight: this rank has rows .* of 33, and Block.* would join rows of different ranks"),
         ("input channels", r"ValueError: first.weight: .*Channel\(axis=1\).* would join rows of different ranks"),
