@@ -91,8 +91,7 @@ def _choose_drops_over_all(work: list[LayerWork], method: Method, moment: Moment
     scores = [one.score(method.drop, "drop") for one in work]
     for one, score in zip(work, scores, strict=True):
         one.not_finite = one.not_finite + (one.active & ~torch.isfinite(score)).sum()
-    if method.threshold is not None:
-        for one, score in zip(work, scores, strict=True):
+        if method.threshold is not None:
             one.spared = strongest(score, one.kept)
     if change < 0:
         _drop_over_all(work, scores, work[0].on_device([-change]), exchange=False)

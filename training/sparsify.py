@@ -69,11 +69,11 @@ class SparseTraining:
             sparse_core.scale_to_fan_in(model, self.engine.masks)
         self._weights = dict(model.named_parameters())
         self._flops = cache(count_flops)
-        self._take_stock()
+        self._take_stock(self._copied(), self.engine.updates)
 
-    def _take_stock(self) -> None:
-        """Note what is compared with later."""
-        self._before, self._updates_before = self._copied(), self.engine.updates
+    def _take_stock(self, told: dict[str, torch.Tensor], told_updates: int) -> None:
+        """Note what is compared with later: the links and updates that the log told last, and where averages have links."""
+        self._before, self._updates_before = told, told_updates
         self._averaged = {name: mask.clone() for name, mask in self.engine.masks.items() if name in self.engine.off_mask}
 
     @torch.no_grad()
@@ -142,9 +142,7 @@ class SparseTraining:
         except KeyError as error:
             raise ValueError(f"the training state lacks {error} of the sparse training") from error
         self.engine.load_state_dict({**plain, "layers": layers})
-        self._take_stock()
-        self._before = {name: mask.to(self._before[name].device) for name, mask in told.items()}
-        self._updates_before = told_updates
+        self._take_stock({name: told[name].to(mask.device) for name, mask in self.engine.masks.items()}, told_updates)
 
     def summary(self) -> dict[str, Any]:
         """For the run's report: totals, and every layer's share of links."""

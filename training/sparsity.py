@@ -25,6 +25,7 @@ def _of_the_heads(name: str, parameter: nn.Parameter) -> bool:
     return name.startswith(heads)
 
 
+_GRANET_START = 0.5
 _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "set": sparse_core.SET,
     "rigl": sparse_core.RigL,
@@ -32,7 +33,7 @@ _DYNAMIC: Mapping[str, Callable[..., Method]] = {
     "snfs": sparse_core.SNFS,
     "mest": sparse_core.MEST,
     "gmp": sparse_core.GMP,
-    "granet": sparse_core.GraNet,
+    "granet": partial(sparse_core.GraNet, initial=_GRANET_START),
     "cht": sparse_core.CHT,
     "chts": sparse_core.CHTs,
     "srigl": partial(sparse_core.SRigL, spare=(_of_the_heads,)),
@@ -45,7 +46,6 @@ _FALLING = ("rigl", "snfs", "srigl")
 """Methods that do nothing but exchange links, at a rate that falls to 0."""
 _MOVING = {"snfs": "layers", "gmp": "layers", "granet": "layers", "dsr": "layers", "srigl": "rows"}
 """Methods whose links move between layers or rows, so that groups of inputs cannot keep their numbers."""
-_GRANET_START = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.comparison.analyse import Comparison, analyse
+from evaluation.comparison.tables import with_interval
+from evaluation.comparison.verdicts import metric_title
+from evaluation.metric_config import METRIC_NAMES
 from evaluation.resampling import CLASSES
 from evaluation.scene_scores import FILE, SceneScores, read_scene_scores
+from evaluation.table import DIGITS
 from limtr.files import read_json
 from limtr.scene import ObjectType
 from preprocessing.shards import SceneSource
 
-METRICS = (("minADE m", 0, 3), ("minFDE m", 1, 3), ("miss rate", 2, 3), ("mAP", 4, 4))
+METRICS = ("minADE", "minFDE", "miss_rate", "mAP")
 """Title, place on the axis of metrics, digits."""
 
 
@@ -57,11 +61,10 @@ def line(title: str, comparison: Comparison, row: int, objects: int) -> str:
     base, difference = comparison.variants[comparison.baseline].values.estimate[row, -1], other.difference
     assert difference is not None
     cells = [title, str(objects)]
-    for _, metric, digits in METRICS:
-        estimate, low, high = (values[row, -1, metric] for values in (difference.estimate, difference.low, difference.high))
-        text = f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-        told = low > 0 or high < 0
-        cells += [f"{base[metric]:.{digits}f}", f"**{text}**" if told else text]
+    for metric in METRICS:
+        column = METRIC_NAMES.index(metric)
+        parts = (float(values[row, -1, column]) for values in (difference.estimate, difference.low, difference.high))
+        cells += [f"{base[column]:.{DIGITS[metric]}f}", with_interval(metric, *parts)]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -78,7 +81,7 @@ def main() -> None:
     row = CLASSES.index(kind)
     ids = example.scenario_ids[example.scene]
     points = np.array([counts[str(scenario), int(item)] for scenario, item in zip(ids, example.object_id, strict=True)])
-    print("| points | agents | " + " | ".join(f"{title} without | difference with" for title, _, _ in METRICS) + " |")
+    print("| points | agents | " + " | ".join(f"{metric_title(metric)} without | difference with" for metric in METRICS) + " |")
     print("|---" * (2 + 2 * len(METRICS)) + "|")
     edges = [0, *given.bins, None]
     for low, high in pairwise(edges):

@@ -11,10 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from evaluation.comparison.tables import with_interval
+from evaluation.comparison.verdicts import NAMES, SHOWN, excludes_zero, metric_title
+from evaluation.table import DIGITS
 from limtr.files import read_json
 
-METRICS = (("minADE", "minADE m", 3), ("minFDE", "minFDE m", 3), ("miss_rate", "miss rate", 3), ("mAP", "mAP", 4),
-           ("soft_mAP", "soft mAP", 4))  # fmt: skip
 CLASSES = ("pedestrian", "cyclist", "vehicle")
 COLORS = {"pedestrian": "#0072b2", "cyclist": "#d55e00", "vehicle": "#009e73"}
 SHIFT_S = {"pedestrian": -0.08, "cyclist": 0.0, "vehicle": 0.08}
@@ -39,23 +40,20 @@ def parts(results: dict[str, Any], kind: str, metric: str) -> tuple[float, float
     return values[0], values[1], other["difference"][kind.upper()]["mean"][metric], len(other["shared_seeds"])
 
 
-def is_told(difference: dict[str, float]) -> bool:
-    """Whether the interval excludes zero."""
-    return difference["low"] > 0 or difference["high"] < 0
-
-
 def table(found: Found) -> str:
     """A row per class, lead and metric."""
     lines = ["| class | cue's lead | metric | without LiDAR | with LiDAR | difference and 95 % interval | | seeds |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for (kind, lead), results in found.items():
-        for metric, title, digits in METRICS:
+        for metric in SHOWN:
             base, other, difference, seeds = parts(results, kind, metric)
-            text = f"{difference['estimate']:+.{digits}f} [{difference['low']:+.{digits}f}, {difference['high']:+.{digits}f}]"
+            label = f"{kind} | {lead:g} s" if metric == SHOWN[0] else " | "
+            cell = with_interval(metric, difference["estimate"], difference["low"], difference["high"])
             share = f"{difference['estimate'] / base:+.1%}"
-            label = f"{kind} | {lead:g} s" if metric == METRICS[0][0] else " | "
-            cell = f"**{text}**" if is_told(difference) else text
-            lines.append(f"| {label} | {title} | {base:.{digits}f} | {other:.{digits}f} | {cell} | {share} | {seeds} |")
+            digits = DIGITS[metric]
+            lines.append(
+                f"| {label} | {metric_title(metric)} | {base:.{digits}f} | {other:.{digits}f} | {cell} | {share} | {seeds} |"
+            )
     return "\n".join(lines)
 
 
@@ -67,19 +65,19 @@ def draw(found: Found, path: Path) -> None:
     figure = Figure(figsize=(12.5, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     leads = sorted({lead for _, lead in found})
-    for panel, (metric, title, _) in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
+    for panel, metric in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
         named = set()
         for (kind, lead), results in found.items():
             base, _, difference, _ = parts(results, kind, metric)
             estimate, low, high = (100.0 * difference[name] / base for name in ("estimate", "low", "high"))
             panel.errorbar(
                 lead + SHIFT_S[kind], estimate, yerr=[[estimate - low], [high - estimate]], fmt="o", color=COLORS[kind],
-                capsize=4, markersize=7, markerfacecolor=COLORS[kind] if is_told(difference) else "white",
+                capsize=4, markersize=7, markerfacecolor=COLORS[kind] if excludes_zero(low, high) else "white",
                 label=None if kind in named else kind,
             )  # fmt: skip
             named.add(kind)
         panel.axhline(0.0, color="#30343b", linewidth=1.0)
-        panel.set_title(f"{title.removesuffix(' m')}\n({'higher' if 'mAP' in metric else 'lower'} is better)", fontsize=10)
+        panel.set_title(f"{NAMES[metric]}\n({'higher' if 'mAP' in metric else 'lower'} is better)", fontsize=10)
         panel.set_xticks(leads, [f"{lead:g} s" for lead in leads])
         panel.set_xlim(min(leads) - 0.4, max(leads) + 0.4)
         panel.set_xlabel("lead of the cue")

@@ -30,6 +30,14 @@ END
   } >"$file"
 }
 
+seen_from() { # FOLDER, then files: the runs of the comparison beside it, seen from the first of these
+  mkdir -p "$1"
+  ln -sfn ../comparison/runs "$1/runs"
+  beside=$1
+  shift
+  $limtr compare --config "$@" --seeds 5 --data "$shards" --out "$beside" ${OPTIONS:-}
+}
+
 study() { # FOLDER STEPS SPARSITY, then lines for every variant
   folder=$1
   steps=$2
@@ -46,11 +54,8 @@ study() { # FOLDER STEPS SPARSITY, then lines for every variant
     done
   done
   $limtr compare --config $files --seeds 5 --data "$shards" --out "$folder/comparison" ${OPTIONS:-}
-  for density in $densities; do # the same runs, seen from static
-    mkdir -p "$folder/at-$density"
-    ln -sfn ../comparison/runs "$folder/at-$density/runs"
-    $limtr compare --config "$folder/static-$density.yaml" "$folder/set-$density.yaml" "$folder/rigl-$density.yaml" --seeds 5 \
-      --data "$shards" --out "$folder/at-$density" ${OPTIONS:-}
+  for density in $densities; do
+    seen_from "$folder/at-$density" "$folder/static-$density.yaml" "$folder/set-$density.yaml" "$folder/rigl-$density.yaml"
   done
 }
 
@@ -67,7 +72,4 @@ study trained 400 ", start: magnitude" "init_from: dense"
 start="init_from: dense"
 variant trained/itop-0.2.yaml "itop 0.2" 400 "$start" "sparsity: {method: itop, density: 0.2, start: magnitude}"
 variant trained/set-0.2-few.yaml "set 0.2, 5 % at a time" 400 "$start" "sparsity: {method: set, density: 0.2, start: magnitude, rate: 0.05}"
-mkdir -p trained/of-set
-ln -sfn ../comparison/runs trained/of-set/runs
-$limtr compare --config trained/set-0.2.yaml trained/static-0.2.yaml trained/itop-0.2.yaml trained/set-0.2-few.yaml --seeds 5 \
-  --data "$shards" --out trained/of-set ${OPTIONS:-}
+seen_from trained/of-set trained/set-0.2.yaml trained/static-0.2.yaml trained/itop-0.2.yaml trained/set-0.2-few.yaml

@@ -13,22 +13,22 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from evaluation.comparison.tables import with_interval
+from evaluation.comparison.verdicts import SHOWN, excludes_zero, metric_title
+from evaluation.table import DIGITS
 from limtr.files import read_json
 
-TITLES = {"minADE": "minADE m", "minFDE": "minFDE m", "miss_rate": "miss rate", "mAP": "mAP", "soft_mAP": "soft mAP"}
-DIGITS = {"minADE": 3, "minFDE": 3, "miss_rate": 3, "mAP": 4, "soft_mAP": 4}
 STARTS = {"new": "from new weights", "trained": "from a trained dense model"}
 METHODS = {"static": "#0072b2", "set": "#d55e00", "rigl": "#009e73"}
+Variants = dict[str, dict[str, Any]]
 SHIFT = {"static": -0.12, "set": 0.0, "rigl": 0.12}
 
 
-def by_links(variants: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Variants, those with most links first, in the order of `METHODS` where they have as many."""
-    order = list(METHODS)
-    return sorted(
-        variants.items(),
-        key=lambda item: (-item[1]["cost"]["links"], order.index(method) if (method := item[0].split()[0]) in order else -1),
-    )
+def by_links(variants: Variants) -> Variants:
+    """Those with most links first, in the order of `METHODS` where they have as many."""
+    order = {method: place for place, method in enumerate(METHODS)}
+    names = sorted(variants, key=lambda name: (-variants[name]["cost"]["links"], order.get(name.split()[0], len(order))))
+    return {name: variants[name] for name in names}
 
 
 def difference(variant: dict[str, Any], score: str) -> str:
@@ -36,38 +36,40 @@ def difference(variant: dict[str, Any], score: str) -> str:
     if "difference" not in variant:
         return ""
     found = variant["difference"]["mean"]["mean"][score]
-    digits = DIGITS[score]
-    text = f"{found['estimate']:+.{digits}f} [{found['low']:+.{digits}f}, {found['high']:+.{digits}f}]"
-    return f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text
+    return with_interval(score, found["estimate"], found["low"], found["high"])
 
 
-def table(folder: Path, scores: list[str]) -> str:
-    """A row per variant: links, operations, then each score, its difference to dense, and that to static with as many links."""
-    static: dict[str, Any] = {}
-    for path in sorted(folder.glob("at-*/results.json")):
-        static |= read_json(path)["variants"]
-    heads = [text for score in scores for text in (TITLES[score], "against dense", "against static")]
+def table(variants: Variants, scores: list[str], against: dict[str, Variants]) -> str:
+    """A row per variant: links, operations, then each score and its differences.
+
+    Args:
+        variants: of one comparison.
+        scores: metrics.
+        against: by what it is compared with, the variants of the comparison that does so.
+    """
+    heads = [text for score in scores for text in (metric_title(score), *(f"against {name}" for name in against))]
     lines = ["| encoders | links | MFLOP | " + " | ".join(heads) + " |", "|---" * (3 + len(heads)) + "|"]
-    for name, variant in by_links(read_json(folder / "comparison" / "results.json")["variants"]):
+    for name, variant in by_links(variants).items():
         cost = variant["cost"]
         cells = [name, f"{cost['links']:,}", f"{cost['sparse_flops_per_agent'] / 1e6:.1f}"]
         for score in scores:
             value = variant["values"]["mean"]["mean"][score]["estimate"]
-            cells += [f"{value:.{DIGITS[score]}f}", difference(variant, score), difference(static.get(name, {}), score)]
+            cells.append(f"{value:.{DIGITS[score]}f}")
+            cells += [difference(compared.get(name, {}), score) for compared in against.values()]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def plain_table(results: dict[str, Any], scores: list[str]) -> str:
-    """A row per variant: each score and its difference to the comparison's first variant."""
-    heads = [text for score in scores for text in (TITLES[score], f"against {results['baseline']}")]
-    lines = ["| encoders | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-    for name, variant in by_links(results["variants"]):
-        values = variant["values"]["mean"]["mean"]
-        cells = [text for score in scores
-                 for text in (f"{values[score]['estimate']:.{DIGITS[score]}f}", difference(variant, score))]  # fmt: skip
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    return "\n".join(lines)
+def print_tables(folder: Path, scores: list[str]) -> None:
+    """All variants against dense and against static at their density; then what was compared besides."""
+    dense = read_json(folder / "comparison" / "results.json")["variants"]
+    static: Variants = {}
+    for path in folder.glob("at-*/results.json"):
+        static |= read_json(path)["variants"]
+    print(f"{STARTS.get(folder.name, folder.name)}:\n\n{table(dense, scores, {'dense': dense, 'static': static})}\n")
+    for path in sorted(folder.glob("of-*/results.json")):
+        results = read_json(path)
+        print(f"{table(results['variants'], scores, {results['baseline']: results['variants']})}\n")
 
 
 def draw(folders: list[Path], scores: list[str], path: Path) -> None:
@@ -83,7 +85,7 @@ def draw(folders: list[Path], scores: list[str], path: Path) -> None:
         densities = sorted({name.split()[1] for name in variants if " " in name}, reverse=True)
         for panel, score in zip(row, scores, strict=True):
             dense = variants["dense"]["values"]["mean"]["mean"][score]["estimate"]
-            for name, variant in by_links(variants):
+            for name, variant in by_links(variants).items():
                 if "difference" not in variant:
                     continue
                 method, density = name.split()
@@ -92,12 +94,12 @@ def draw(folders: list[Path], scores: list[str], path: Path) -> None:
                 panel.errorbar(
                     densities.index(density) + SHIFT[method], estimate, yerr=[[estimate - low], [high - estimate]], fmt="o",
                     color=METHODS[method], capsize=4, markersize=7,
-                    markerfacecolor=METHODS[method] if low > 0 or high < 0 else "white",
+                    markerfacecolor=METHODS[method] if excludes_zero(low, high) else "white",
                     label=method if density == densities[0] else None,
                 )  # fmt: skip
             panel.axhline(0.0, color="black", linewidth=0.8)
             panel.set_xticks(range(len(densities)), densities)
-            panel.set_title(f"{STARTS.get(folder.name, folder.name)}: {TITLES[score]}", fontsize=10)
+            panel.set_title(f"{STARTS.get(folder.name, folder.name)}: {metric_title(score)}", fontsize=10)
             panel.set_ylabel("% of dense")
             panel.grid(axis="y", alpha=0.3)
     for panel in panels[-1]:
@@ -111,15 +113,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("picture", type=Path, nargs="?")
-    parser.add_argument("--scores", nargs="+", choices=sorted(TITLES), default=["minADE", "mAP"])
+    parser.add_argument("--scores", nargs="+", choices=SHOWN, default=["minADE", "mAP"])
     options = parser.parse_args()
     folders = sorted(path.parent.parent for path in options.out.glob("*/comparison/results.json"))
     if not folders:
         raise SystemExit(f"{options.out}: no */comparison/results.json; let benchmarks/sparse/study.sh finish first")
     for folder in folders:
-        print(f"{STARTS.get(folder.name, folder.name)}:\n\n{table(folder, options.scores)}\n")
-        for path in sorted(folder.glob("of-*/results.json")):
-            print(f"{plain_table(read_json(path), options.scores)}\n")
+        print_tables(folder, options.scores)
     if options.picture is not None:
         draw(folders, options.scores, options.picture)
 

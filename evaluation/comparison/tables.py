@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation.comparison.analyse import Comparison
 from evaluation.comparison.cost import Cost
-from evaluation.comparison.verdicts import NAMES, SHOWN, UNITS, better_or_worse, class_name
+from evaluation.comparison.verdicts import NAMES, SHOWN, UNITS, better_or_worse, class_name, excludes_zero
 from evaluation.metric_config import METRIC_NAMES
 from evaluation.table import DIGITS
 from limtr.scene import ObjectType
@@ -94,6 +94,13 @@ def print_table(table: TextTable, title: str) -> None:
     console.print(shown)
 
 
+def with_interval(metric: str, estimate: float, low: float, high: float, word: str = "") -> str:
+    """A difference and its interval, such as `-0.010 [-0.029, +0.009]`; bold, with a word, where the interval excludes zero."""
+    digits = DIGITS[metric]
+    text = f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return f"**{f'{text} {word}'.rstrip()}**" if excludes_zero(low, high) else text
+
+
 def _value(value: float, metric: str) -> str:
     return "-" if np.isnan(value) else f"{value:.{DIGITS[metric]}f}"
 
@@ -101,9 +108,6 @@ def _value(value: float, metric: str) -> str:
 def _difference(metric: str, estimate: float, low: float, high: float) -> str:
     if np.isnan(estimate):
         return "-"
-    digits = DIGITS[metric]
     if np.isnan(low):
-        return f"{estimate:+.{digits}f} [?]"  # one scene tells of it: no interval
-    text = f"{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-    word = better_or_worse(metric, low, high)
-    return f"**{text} {word}**" if word else text
+        return f"{estimate:+.{DIGITS[metric]}f} [?]"  # one scene tells of it: no interval
+    return with_interval(metric, estimate, low, high, better_or_worse(metric, low, high))

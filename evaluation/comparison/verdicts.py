@@ -18,6 +18,11 @@ NAMES = {"minADE": "minADE", "minFDE": "minFDE", "miss_rate": "miss rate", "over
 UNITS = {"minADE": " m", "minFDE": " m"}
 
 
+def metric_title(metric: str) -> str:
+    """A metric with its unit."""
+    return NAMES[metric] + UNITS.get(metric, "")
+
+
 def class_name(kind: str) -> str:
     """For people."""
     return "mean of classes" if kind == "mean" else kind.lower()
@@ -45,9 +50,14 @@ def base_of(comparison: Comparison, variant: str) -> Float:
     return np.asarray(first.by_seed[rows].mean(axis=0))
 
 
+def excludes_zero(low: float, high: float) -> bool:
+    """Whether an interval is known and does not hold zero."""
+    return not (np.isnan(low) or np.isnan(high) or low <= 0 <= high)
+
+
 def better_or_worse(metric: str, low: float, high: float) -> str:
     """`better`, `worse`, or nothing where the interval holds zero or is unknown."""
-    if np.isnan(low) or np.isnan(high) or low <= 0 <= high:
+    if not excludes_zero(low, high):
         return ""
     return "better" if (low > 0) == (metric in HIGHER_IS_BETTER) else "worse"
 
