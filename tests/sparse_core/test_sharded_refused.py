@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 
@@ -73,17 +72,32 @@ def two_meshes() -> None:
     sparse_core.sparsify(model, optimizer, preset("RigL"), include=["first", "second"])
 
 
+def said_by_update(
+    model: Branches, optimizer: torch.optim.Optimizer, engine: sparse_core.SparseEngine, then: Callable[[], None] | None = None
+) -> str:
+    """What an update says in the first step.
+
+    Args:
+        then: done between the backward pass and the step.
+    """
+    engine.update(0.3)
+    backward(model, DATA[0])
+    if then is not None:
+        then()
+    return message(optimizer.step)
+
+
 def not_finite(rank: int) -> str:
     """A gradient that is not finite in a row that only the first rank has."""
     model, optimizer, engine = made("RigL", True)
-    engine.update(0.3)
     before = copied(engine.masks)
-    backward(model, DATA[0])
-    if rank == 0:
+
+    def spoil() -> None:
         gradient = model.first.weight.grad
         assert gradient is not None
         gradient.to_local()[0] = float("nan")  # type: ignore[attr-defined]
-    text = message(optimizer.step)
+
+    text = said_by_update(model, optimizer, engine, spoil if rank == 0 else None)
     return text if same(engine.masks, before) else "the masks changed"
 
 
@@ -93,45 +107,37 @@ def drifted(rank: int) -> str:
     model, optimizer, engine = made("RigL", True)
     states[rank]["seed"] = 3
     engine.load_state_dict(states[rank])
-    engine.update(0.3)
-    backward(model, DATA[0])
-    return message(optimizer.step)
+    return said_by_update(model, optimizer, engine)
 
 
 def drifted_whole(rank: int) -> str:
     """What the next update says where a weight that is not sharded has as many links on each rank, but at other places."""
     model, optimizer, engine = made("RigL", True, mixed=True)
     engine.masks["narrow.weight"][0, rank] = False  # one of 20 links, all of which it had
-    engine.update(0.3)
-    backward(model, DATA[0])
-    return message(optimizer.step)
+    return said_by_update(model, optimizer, engine)
 
 
 def drifted_updates(rank: int) -> str:
     """What the next update says where one rank has loaded a state with another number of updates, and is else the same."""
     model, optimizer, engine = made("RigL", True)
     engine.load_state_dict({**engine.state_dict(), "updates": rank})
-    engine.update(0.3)
-    backward(model, DATA[0])
-    return message(optimizer.step)
+    return said_by_update(model, optimizer, engine)
 
 
-def disagreeing(change: Callable[[Branches, sparse_core.SparseEngine], None]) -> str:
-    """What the next update says where the first rank alone has done something before it."""
+def one_without_a_gradient(rank: int) -> str:
+    """What the update says where the first rank alone has lost a gradient."""
     model, optimizer, engine = made("RigL", True)
-    engine.update(0.3)
-    backward(model, DATA[0])
-    if dist.get_rank() == 0:
-        change(model, engine)
-    return message(optimizer.step)
+
+    def lose() -> None:
+        model.narrow.weight.grad = None
+
+    return said_by_update(model, optimizer, engine, lose if rank == 0 else None)
 
 
-def without_a_gradient(model: Branches, engine: sparse_core.SparseEngine) -> None:
-    model.narrow.weight.grad = None
-
-
-def asked_for_more(model: Branches, engine: sparse_core.SparseEngine) -> None:
-    engine.update(0.4)
+def one_asked_for_more(rank: int) -> str:
+    """What the update says where the first rank alone was asked for a larger one."""
+    model, optimizer, engine = made("RigL", True)
+    return said_by_update(model, optimizer, engine, (lambda: engine.update(0.4)) if rank == 0 else None)
 
 
 def remembering(weight: Tensor, gradient: Tensor | None, context: scores.Context) -> Tensor:
@@ -145,9 +151,7 @@ def remembered() -> str:
     shard(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     engine = sparse_core.sparsify(model, optimizer, preset("RigL", drop=remembering), include="first")
-    engine.update(0.3)
-    backward(model, DATA[0])
-    return message(optimizer.step)
+    return said_by_update(model, optimizer, engine)
 
 
 def cut_gradient() -> str:
@@ -218,8 +222,8 @@ def errors(rank: int) -> dict[str, str]:
         "drifted": drifted(rank),
         "drifted, not sharded": drifted_whole(rank),
         "drifted, updates": drifted_updates(rank),
-        "one without a gradient": disagreeing(without_a_gradient),
-        "one asked for more": disagreeing(asked_for_more),
+        "one without a gradient": one_without_a_gradient(rank),
+        "one asked for more": one_asked_for_more(rank),
         "remembering": remembered(),
         "cut gradient": cut_gradient(),
     }
